@@ -32,6 +32,7 @@ WORDED_NUMBER, TOOL_ERROR = 0.18, 0.08  # of the calculator's requests that may 
 UNDRESSED = {"greeting", "thanks", "goodbye"}  # families that take no opener and no closer,
 CHAT = {"about", "opinion"}  # no opener but a greeting and no closer,
 NO_REQUESTER = {"polite", "context", "object_first"}  # no "could you please"
+HELD_OUT, HELD_OUT_OF_FAMILY = {"test": 22, "val": 10}, {"test": 4, "val": 2}  # phrasings, at most
 WORDED = {"plus", "minus", "times", "divide"}  # families of the calculator in which numbers may be words
 CHUNK = 10_000  # training records that are made together
 MAX_REPEATS = 2000  # duplicates in a row after which the templates count as used up
@@ -218,7 +219,7 @@ def _splits():
             groups = [[phrasing for row in in_turn for phrasing in row if phrasing]]
         for group in groups:
             seen = Counter(word for phrasing in group for word in _words(phrasing))
-            quota = {split: DEAL.count(split) * len(group) // len(DEAL) for split in ("test", "val")}
+            quota = dict(HELD_OUT if len(groups) == 1 else HELD_OUT_OF_FAMILY)
             for phrasing in group:
                 splits[phrasing.id], split = "train", next(turns)
                 if quota[split] and all(seen[word] > 1 for word in _words(phrasing)):
