@@ -15,19 +15,24 @@ class Completion:
     """What a model wrote after one prompt.
 
     text: without special tokens; token_ids: as generated, the end-of-sequence token included if there is
-    one; ended: whether the model stopped by itself rather than at the limit.
+    one; ended: whether the model stopped by itself rather than at the limit;
+    forward_passes: how often the model was asked.
     """
 
     text: str
     token_ids: list[int]
     ended: bool
+    forward_passes: int
 
 
-def generate(model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None):
+def generate(
+    model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
+):
     """One Completion for each prompt (a record's `prompt`), in their order.
 
     With `grammar`, only tokens that keep the text completable within `generate.max_new_tokens` are allowed,
-    so each text is in the grammar's language. temperature and seed: the recipe's where None; temperature 0
+    so each text is in the grammar's language; jump_ahead: what the grammar forces is not asked of the model.
+    temperature and seed: the recipe's where None; temperature 0
     is greedy. progress: a tqdm description; no bar where None.
     """
     import torch
@@ -46,10 +51,11 @@ def generate(model, tokenizer, prompts, recipe, grammar=None, temperature=None, 
             matchers = [grammar.matcher() for _ in rows] if grammar else None
             batch = [encoded[i] for i in rows]
             limit = settings["max_new_tokens"]
-            generated = _generate_batch(model, tokenizer, batch, limit, temperature, generator, matchers)
-            for i, ids in zip(rows, generated, strict=True):
+            sampler = (temperature, generator)
+            generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
+            for i, (ids, passes) in zip(rows, generated, strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True)
-                completions[i] = Completion(text, ids, _has_ended(ids, tokenizer))
+                completions[i] = Completion(text, ids, _has_ended(ids, tokenizer), passes)
             bar.update(len(rows))
     return completions
 
@@ -66,65 +72,86 @@ def _fit(encoded, model, max_new_tokens):
     return [ids[-room:] for ids in encoded]
 
 
-def _generate_batch(model, tokenizer, prompts, max_new_tokens, temperature, generator, matchers):
-    """Lists of generated token ids, one for each list of prompt ids."""
+def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers, jump_ahead):
+    """[(generated token ids, forward passes)], one for each list of prompt ids.
+
+    A pass reads what each row has not read yet: at first its prompt, then one token, or several where the grammar has
+    forced some. Rows with several wait while most have one, so that the batch is not padded for the sake of a few.
+    """
     import torch
 
-    width = max(map(len, prompts))
-    input_ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in prompts])
-    attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
-    input_ids, attention_mask = input_ids.to(model.device), attention_mask.to(model.device)
-    generated = [[] for _ in prompts]
+    generated, passes = [[] for _ in prompts], [0] * len(prompts)
+
+    def left(row):
+        return max_new_tokens - len(generated[row])
+
+    def add(row, new):
+        """Take new tokens, and those that the grammar then forces; returns them all: the row has to read them."""
+        generated[row] += new
+        if matchers and jump_ahead and not _has_ended(generated[row], tokenizer):
+            from playground.grammar.jump import jump
+
+            forced = jump(matchers[row], tokenizer, generated[row], left(row))
+            generated[row] += forced
+            return new + forced
+        return new
+
+    def is_open(row):
+        return left(row) and not _has_ended(generated[row], tokenizer)
+
     rows = list(range(len(prompts)))  # rows[i]: which prompt stands in row i of the batch
-    cache = None
+    unread = [ids + add(row, []) for row, ids in enumerate(prompts)]
+    attention_mask, cache = torch.zeros(len(rows), 0, dtype=torch.long, device=model.device), None
+    rows_open = [row for row in rows if is_open(row)]
     with torch.inference_mode():
-        for tokens_left in range(max_new_tokens, 0, -1):
+        while rows_open:
+            short = sum(len(unread[row]) == 1 for row in rows_open)
+            width = 1 if 2 * short > len(rows_open) else max(len(unread[row]) for row in rows)
+            block = [unread[row] if len(unread[row]) <= width and is_open(row) else [] for row in rows]
+            input_ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in block])
+            new_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in block])
+            attention_mask = torch.cat([attention_mask, new_mask.to(model.device)], dim=1)
             outputs = model(
-                input_ids=input_ids,
+                input_ids=input_ids.to(model.device),
                 attention_mask=attention_mask,
                 past_key_values=cache,
                 use_cache=True,
-                **positions(model, attention_mask, input_ids.shape[1]),
+                **positions(model, attention_mask, width),
                 logits_to_keep=1,
             )
             cache, logits = outputs.past_key_values, outputs.logits[:, -1].float()  # (rows, vocabulary)
-            finished = [_has_ended(generated[row], tokenizer) for row in rows]
+            read = [bool(ids) for ids in block]
             if matchers:
-                _mask(
-                    logits,
-                    [None if done else matchers[row] for row, done in zip(rows, finished, strict=True)],
-                    tokens_left,
-                )
-            tokens = _choose(logits, temperature, generator)
-            for row, done, token in zip(rows, finished, tokens.tolist(), strict=True):
-                if not done:
-                    generated[row].append(token)
+                _mask(logits, [(matchers[row], left(row)) if r else None for row, r in zip(rows, read, strict=True)])
+            for row, r, token in zip(rows, read, _choose(logits, *sampler).tolist(), strict=True):
+                if r:
+                    passes[row] += 1
                     if matchers and token != tokenizer.eos_token_id:
                         matchers[row].accept(token)
-            open_rows = [i for i, row in enumerate(rows) if not _has_ended(generated[row], tokenizer)]
-            if not open_rows:
-                break
-            input_ids = tokens[:, None]
-            attention_mask = torch.cat([attention_mask, torch.ones_like(input_ids)], dim=1)
-            if len(open_rows) <= KEEP_FINISHED * len(rows):
-                kept = torch.tensor(open_rows, device=model.device)
+                    unread[row] = add(row, [token])
+            rows_open = [row for row in rows if is_open(row)]
+            if rows_open and len(rows_open) <= KEEP_FINISHED * len(rows):
+                kept = torch.tensor([i for i, row in enumerate(rows) if is_open(row)], device=model.device)
                 cache.batch_select_indices(kept)
-                input_ids, attention_mask = input_ids[kept], attention_mask[kept]
-                rows = [rows[i] for i in open_rows]
-    return generated
+                attention_mask, rows = attention_mask[kept], rows_open
+    return list(zip(generated, passes, strict=True))
 
 
 def _has_ended(token_ids, tokenizer):
     return bool(token_ids) and token_ids[-1] == tokenizer.eos_token_id
 
 
-def _mask(logits, matchers, tokens_left):
-    """Set the logits of tokens that a row's grammar forbids to minus infinity, in place; None masks nothing."""
-    for row, matcher in enumerate(matchers):
-        if matcher:
-            allowed = matcher.mask(tokens_left).to(logits.device)
-            logits[row, : len(allowed)].masked_fill_(~allowed, float("-inf"))
-            logits[row, len(allowed) :] = float("-inf")  # some models pad their vocabulary
+def _mask(logits, places):
+    """Set the logits of tokens that a row's grammar forbids to minus infinity, in place.
+
+    places: (matcher, tokens left) of each row, None for a row whose logits do not count.
+    """
+    for row, place in enumerate(places):
+        if place:
+            matcher, tokens_left = place
+            forbidden = matcher.forbidden(tokens_left).to(logits.device)
+            logits[row, : len(forbidden)].masked_fill_(forbidden, float("-inf"))
+            logits[row, len(forbidden) :] = float("-inf")  # some models pad their vocabulary
 
 
 def _choose(logits, temperature, generator):

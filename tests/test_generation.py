@@ -62,3 +62,50 @@ def test_sampling_is_repeated_by_its_seed(random_model, tokenizer):
         )
 
     assert sample(1) == sample(1) != sample(2)
+
+
+@pytest.mark.parametrize("jump_ahead", [True, False])
+def test_a_grammar_gives_each_request_what_it_gives_alone(random_model, tokenizer, jump_ahead):
+    compiled = grammar.compile_schema(toolbox.call_schema(TOOLS), tokenizer, leading_space=True)
+    options = {"grammar": compiled, "jump_ahead": jump_ahead}
+    together = generation.generate(random_model, tokenizer, PROMPTS, settings(max_new_tokens=40), **options)
+    for prompt, completion in zip(PROMPTS, together, strict=True):
+        alone = generation.generate(random_model, tokenizer, [prompt], settings(max_new_tokens=40), **options)[0]
+        assert (alone.text, alone.forward_passes) == (completion.text, completion.forward_passes)
+
+
+def test_jumping_ahead_takes_fewer_passes_and_writes_the_tokenizers_own_tokens(random_model, tokenizer):
+    compiled = grammar.compile_schema(toolbox.call_schema(TOOLS), tokenizer, leading_space=True)
+    with_jump, without = (
+        generation.generate(random_model, tokenizer, PROMPTS, settings(), grammar=compiled, jump_ahead=jump_ahead)
+        for jump_ahead in (True, False)
+    )
+    assert sum(c.forward_passes for c in with_jump) < sum(c.forward_passes for c in without)
+    opening = tokenizer(' {"tool": "', add_special_tokens=False)["input_ids"]
+    assert all(completion.token_ids[: len(opening) - 1] == opening[:-1] for completion in with_jump)
+
+
+def test_what_the_grammar_leaves_no_choice_in_takes_no_pass_at_all(random_model, tokenizer):
+    compiled = grammar.compile_schema({"const": {"city": "São Paulo"}}, tokenizer)
+    completion = generation.generate(random_model, tokenizer, ["Where?"], settings(), grammar=compiled)[0]
+    assert (completion.text, completion.ended, completion.forward_passes) == ('{"city": "São Paulo"}', True, 0)
+
+
+@pytest.mark.parametrize("how", [{"do_sample": False}, {"do_sample": True, "temperature": 2.0}, {"num_beams": 3}])
+def test_transformers_generate_is_valid_under_the_logits_processor(random_model, tokenizer, how):
+    import torch
+
+    from playground.grammar.processor import GrammarLogitsProcessor
+
+    compiled = grammar.compile_schema(toolbox.call_schema(TOOLS), tokenizer)
+    budget = compiled.matcher().min_tokens_to_complete + 6
+    tokenizer.padding_side = "left"
+    batch = tokenizer(PROMPTS, return_tensors="pt", padding=True)
+    torch.manual_seed(0)
+    width = batch["input_ids"].shape[1]
+    processor = GrammarLogitsProcessor(compiled, width, budget)
+    generated = random_model.generate(
+        **batch, **how, max_new_tokens=budget, logits_processor=[processor], pad_token_id=tokenizer.pad_token_id
+    )
+    for text in tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True):
+        assert toolbox.validate_call(toolbox.parse_call(text), TOOLS) == []

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -94,7 +95,7 @@ def test_invalid_calls_are_not_accepted(tokenizer, text):
     assert not accepts(compiled, tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def test_a_leading_space_is_allowed_only_where_asked_for(tokenizer):
+def test_a_leading_space_comes_only_where_asked_for(tokenizer):
     ids = tokenizer(' "ab"', add_special_tokens=False)["input_ids"]
     assert accepts(grammar.compile_schema({"type": "string"}, tokenizer, leading_space=True), ids)
     assert not accepts(grammar.compile_schema({"type": "string"}, tokenizer), ids)
@@ -110,22 +111,35 @@ def test_special_tokens_stand_in_no_value_and_the_end_only_at_the_end(tokenizer)
 
 def test_a_budget_below_the_shortest_text_is_an_error_with_both_numbers(tokenizer):
     matcher = grammar.compile_schema({"const": "Oslo"}, tokenizer).matcher()
-    with pytest.raises(grammar.BudgetTooSmall, match="needs 6 tokens, and only 5"):
-        matcher.mask(5)
+    fewest = matcher.min_tokens_to_complete
+    assert fewest < len('"Oslo"') and matcher.mask(fewest).any()
+    with pytest.raises(grammar.BudgetTooSmall, match=f"needs {fewest} tokens, and only {fewest - 1}"):
+        matcher.mask(fewest - 1)
+
+
+def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
+    matcher = grammar.compile_schema(toolbox.call_schema(TOOLS), tokenizer).matcher()
+    assert matcher.forced() == '{"tool": "'
+    for token in tokenizer('{"tool": "g', add_special_tokens=False)["input_ids"]:
+        matcher.accept(token)
+    assert matcher.forced() == 'et_weather", "args": {"city": "'
+    assert grammar.compile_schema({"enum": [1, 12]}, tokenizer).matcher().forced() == "1"
 
 
 @pytest.mark.parametrize(
     ("schema", "pointer"),
     [
-        ({"type": "array"}, "#: the type 'array'"),
-        ({"type": "string", "pattern": "a+"}, "#/pattern"),
-        ({"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}}}, "#/properties/a/minimum"),
-        ({"type": "object", "additionalProperties": True}, "#/additionalProperties"),
-        ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "#/anyOf/1"),
-        ({"type": "object", "required": ["a"]}, "#/required"),
-        ({}, "#"),
-        (True, "#"),
-        ({"type": "string", "minLength": 10**9}, "states"),
+        ({"type": "string", "pattern": "(?=a)b"}, "#: the pattern '(?=a)b' (assert in a pattern)"),
+        ({"type": "object", "properties": {"a": {"type": "string", "format": "ipv6"}}}, "#/properties/a/format"),
+        ({"type": "array", "uniqueItems": True, "items": {"type": "integer"}}, "#/uniqueItems"),
+        ({"type": "array", "contains": {"const": 1}}, "#/contains"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf"),
+        ({"not": {"type": "null"}}, "#/not"),
+        ({"$ref": "https://example.org/s.json"}, "#/$ref"),
+        ({"$ref": "#/$defs/gone"}, "#/$ref"),
+        ({"type": "number", "multipleOf": 0.1}, "#/multipleOf"),
+        ({"type": "object", "flavour": "sweet"}, "#/flavour"),
+        ({"type": "strnig"}, "#/type: what is no valid JSON Schema"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(tokenizer, schema, pointer):
@@ -134,7 +148,59 @@ def test_what_is_not_supported_is_refused_by_name(tokenizer, schema, pointer):
     assert pointer in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [False, {"$ref": "#"}, {"anyOf": [{"$ref": "#"}]}, {"enum": [], "type": "string"},
+     {"type": "array", "items": {"$ref": "#"}, "minItems": 1}, {"type": "integer", "minimum": 1, "maximum": 0},
+     {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+     {"allOf": [{"type": "string"}, {"type": "null"}]}, {"type": "string", "minLength": 3, "maxLength": 2},
+     {"type": "array", "items": {"enum": [1, 1.0, 2]}, "uniqueItems": True, "minItems": 3}],
+)  # fmt: skip
+def test_a_schema_that_nothing_satisfies_is_refused(tokenizer, schema):
+    with pytest.raises(grammar.UnsupportedSchema, match="nothing satisfies"):
+        grammar.compile_schema(schema, tokenizer)
+
+
+def nested(levels):
+    schema = {"type": "null"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+HOSTILE = {
+    "10,000 nested arrays": nested(10_000),
+    "a pattern with exponentially many states": {"type": "string", "pattern": "^(a|b)*a(a|b){30}$"},
+    "a pattern of nested repeats": {"type": "string", "pattern": "((((a{9}){9}){9}){9}){9}"},
+    "a pattern of 10,000 parentheses": {"type": "string", "pattern": "(" * 10_000 + ")" * 10_000},
+    "a string of a gigabyte": {"type": "string", "minLength": 10**9},
+    "a billion items": {"type": "array", "items": {"type": "null"}, "minItems": 10**9},
+    "a counted object of 1,000 properties": {"properties": {f"p{i}": {} for i in range(1000)}, "minProperties": 500},
+    "a circle of references": {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    "a circle with neighbours": {"$ref": "#", "minLength": 1},
+    "a choice that multiplies": {"allOf": [{"anyOf": [{"minLength": i}, {"maxLength": 99 + i}]} for i in range(20)]},
+    "a large multiple": {"type": "integer", "multipleOf": 10**12},
+    "half of a surrogate pair": {"const": "\ud800"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_schema_is_refused_at_once(tokenizer, name):
+    begin = time.time()
+    with pytest.raises(grammar.UnsupportedSchema):
+        grammar.compile_schema(HOSTILE[name], tokenizer)
+    assert time.time() - begin < 20  # far above what it takes: a guard against hanging, not a measurement
+
+
+def test_too_many_readings_at_once_are_an_error_and_no_hang(tokenizer):
+    tree = {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "maxItems": i} for i in range(1, 9)]}
+    matcher = grammar.compile_schema(tree, tokenizer).matcher()
+    with pytest.raises(grammar.TooManyWays):
+        for _ in range(20):
+            matcher.accept(tokenizer("[", add_special_tokens=False)["input_ids"][0])
+
+
 def test_metaspace_tokens_are_read_as_the_bytes_they_stand_for():
-    from playground.grammar.masks import _metaspace
+    from playground.grammar.vocabulary import _metaspace
 
     assert [_metaspace(token) for token in ("▁a", "<0xC3>", "é")] == [b" a", b"\xc3", "é".encode()]

@@ -4,12 +4,15 @@
     matcher = grammar.matcher()
     matcher.mask(tokens_left)     # which tokens may come next
     matcher.accept(token_id)      # one of them came
+    matcher.forced()              # the text that is the only way on, if there is one
 
-A schema becomes an automaton over bytes (automaton.py); the vocabulary is walked through it (masks.py).
-Nothing here imports the rest of the project.
+A schema (schema.py, merging.py) becomes a graph of nodes (nodes.py), some of which are automata (dfa.py, patterns.py,
+numbers.py, formats.py). A text is read by frames of them (frames.py), and the sorted vocabulary (vocabulary.py) is
+walked through the frames (masks.py). Nothing here imports the rest of the project.
 """
 
-from playground.grammar.automaton import UnsupportedSchema
+from playground.grammar.frames import TooManyWays
 from playground.grammar.masks import BudgetTooSmall, Grammar, Matcher, compile_schema
+from playground.grammar.unsupported import UnsupportedSchema
 
-__all__ = ["BudgetTooSmall", "Grammar", "Matcher", "UnsupportedSchema", "compile_schema"]
+__all__ = ["BudgetTooSmall", "Grammar", "Matcher", "TooManyWays", "UnsupportedSchema", "compile_schema"]

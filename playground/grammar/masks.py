@@ -1,20 +1,26 @@
-"""An automaton and a tokenizer -> masks over the vocabulary.
+"""A grammar and a tokenizer -> masks over the vocabulary.
 
-A *state* here is the set of automaton states that the text so far can be in (the subset construction, done
-lazily). For each state, and once only, the vocabulary is walked through the automaton as a trie of bytes;
-what is kept is, for each token, the fewest bytes that would still be missing after it. A mask is then one
-comparison with the tokens that are left: every byte has a token of its own, so a text that lacks b bytes
-can be finished in b tokens, and a token is allowed only if that still fits. So no mask ever leads to text
-that cannot be completed in time.
+For each state of the text, and once only, the vocabulary is walked through the grammar. What is kept is, for each
+frame that a token can lead to, the tokens that do. A mask is then a question to each of these frames: can the text
+still be completed from there with the tokens that are left? So no mask ever leads to a dead end or to a text that
+cannot be completed in time.
+
+The walk is cheap because the vocabulary is sorted. Fixed text narrows it down to the few tokens that agree with it,
+and what a string may hold is run through an automaton for all tokens at once, whose answer serves every string.
 """
 
-import functools
+from collections import OrderedDict
 
 import torch
 
-from playground.grammar.automaton import build
+from playground.grammar.frames import Frames, shortest_text
+from playground.grammar.nodes import Key, Text
+from playground.grammar.schema import build
+from playground.grammar.vocabulary import vocabulary_of
 
-NEVER = torch.iinfo(torch.int32).max
+MAX_STATES = 2_000  # kept with their masks
+LONG = 20_000  # bytes; what is longer is not spelled out to count its tokens
+MAX_FORCED = 2_000  # bytes
 
 
 class BudgetTooSmall(ValueError):
@@ -22,62 +28,128 @@ class BudgetTooSmall(ValueError):
 
 
 def compile_schema(schema, tokenizer, leading_space=False):
-    """The Grammar of the canonical JSON texts that `schema` allows; with leading_space, one may come before.
+    """The Grammar of the canonical JSON texts that `schema` allows; with leading_space, one comes before.
 
     Raises UnsupportedSchema, naming the place and the keyword.
     """
-    automaton, start, final = build(schema, leading_space)
-    return Grammar(automaton, start, final, *_vocabulary(tokenizer), tokenizer.eos_token_id)
+    return Grammar(build(schema), vocabulary_of(tokenizer), leading_space)
 
 
 class Grammar:
-    def __init__(self, automaton, start, final, token_bytes, trie, eos_token_id):
-        self.automaton, self.final, self.eos_token_id = automaton, final, eos_token_id
-        self.token_bytes, self.trie = token_bytes, trie
-        self.distances = automaton.distances(final)
-        self.start = self._close([start])
-        self._steps, self._missing = {}, {}
+    """A compiled schema. matcher() begins a text."""
+
+    def __init__(self, root, vocabulary, leading_space=False):
+        self.vocabulary, self.frames, self._states = vocabulary, Frames(), OrderedDict()
+        nodes = (Text(b" "), root) if leading_space else (root,)
+        self.start = self.state(self.frames.ready([self.frames.push(nodes, self.frames.end)]))
 
     def matcher(self):
         return Matcher(self)
 
-    def _close(self, states):
-        """The states themselves and all that can be reached from them without reading, but for dead ends."""
-        seen, stack = set(), list(states)
+    def state(self, frames):
+        """The State of a set of ready frames; those asked for last are kept."""
+        found = self._states.pop(frames, None) or State(self, frames)
+        self._states[frames] = found
+        if len(self._states) > MAX_STATES:
+            self._states.popitem(last=False)
+        return found
+
+    def tokens_missing(self, frame):
+        """Tokens that suffice to complete a text from a frame: those of the shortest way."""
+        return self.vocabulary.fewest_tokens(shortest_text(frame)) if frame.missing < LONG else frame.missing
+
+    def walk(self, frames):
+        """[(frame, ids)]: the tokens that lead from ready frames to each frame, which need not be ready itself."""
+        found, stack = {}, [(frame, self.vocabulary.everything) for frame in frames if frame is not self.frames.end]
         while stack:
-            state = stack.pop()
-            if state not in seen and self.distances[state] is not None:
-                seen.add(state)
-                stack.extend(self.automaton.empty[state])
-        return frozenset(seen)
+            frame, tokens = stack.pop()
+            read = self._read_text if isinstance(frame.node, Text) else self._read_many
+            for after, ids in read(frame, tokens, stack):
+                if len(ids):
+                    found.setdefault(after, []).append(ids)
+        if self.frames.end in frames:
+            found[self.frames.end] = [[self.vocabulary.eos_token_id]]
+        return [(frame, torch.cat([torch.as_tensor(part) for part in ids])) for frame, ids in found.items()]
 
-    def step(self, state, byte):
-        """The state after one byte; an empty one if the byte may not come."""
-        if (state, byte) not in self._steps:
-            arrows = (arrow for part in state for arrow in self.automaton.arrows[part])
-            self._steps[state, byte] = self._close([after for low, high, after in arrows if low <= byte <= high])
-        return self._steps[state, byte]
+    def _read_text(self, frame, tokens, stack):
+        """Yield (frame, ids) of the tokens that end within a Text; those that go on after it are stacked."""
+        node = frame.node
+        for byte in node.data:
+            tokens = self.vocabulary.child(tokens, byte)
+            node = node.step(byte)
+            ids, tokens = self.vocabulary.ended(tokens)
+            yield self.frames.push((node,), frame.below), ids
+            if tokens[0] == tokens[1]:
+                return
+        stack.extend((after, tokens) for after in self.frames.ready([frame.below]) if after.node)
 
-    def bytes_missing(self, state):
-        return min(self.distances[part] for part in state)
+    def _read_many(self, frame, tokens, stack):
+        """The same of a Scan or a Key, for all tokens at once."""
+        node = frame.node
+        after_it = self.frames.ready([self.frames.push(node.then, frame.below)])
+        firsts = frozenset(byte for after in after_it if after.node for byte in after.node.bytes_after())
+        inside, exits = self.vocabulary.scan(node.dfa, node.state, tokens, firsts)
+        for state, characters, ids in inside:
+            after = node.advance(state, characters)
+            if after is not None:
+                yield self.frames.push((after,), frame.below), ids
+        for characters, rest in exits:
+            if isinstance(node, Key) or (node.low <= characters and (node.high is None or characters <= node.high)):
+                stack.extend((after, rest) for after in after_it if after.node)
 
-    def missing_after_token(self, state):
-        """int32 tensor over the vocabulary: bytes missing after each token, NEVER where it may not come."""
-        if state not in self._missing:
-            missing = torch.full((len(self.token_bytes),), NEVER, dtype=torch.int32)
-            stack = [(state, self.trie)]
-            while stack:
-                here, (tokens, children) = stack.pop()
-                if tokens:
-                    missing[tokens] = self.bytes_missing(here)
-                for byte, child in children.items():
-                    after = self.step(here, byte)
-                    if after:
-                        stack.append((after, child))
-            if self.final in state:
-                missing[self.eos_token_id] = 0
-            self._missing[state] = missing
-        return self._missing[state]
+
+class State:
+    """Where a text can stand, with its masks."""
+
+    def __init__(self, grammar, frames):
+        self.grammar, self.frames = grammar, frames
+        self.is_complete, self.only_end = grammar.frames.end in frames, frames == {grammar.frames.end}
+        self._tokens_missing = self._groups = self._forced = None
+        self.most_missing = max(frame.missing for frame in frames)
+        self.stable = None  # jump.py keeps here what it finds out
+        self._masks = {}
+
+    @property
+    def tokens_missing(self):
+        if self._tokens_missing is None:
+            self._tokens_missing = min(map(self.grammar.tokens_missing, self.frames))
+        return self._tokens_missing
+
+    def mask(self, tokens_left):
+        """(allowed, forbidden): bool tensors over the vocabulary. After an allowed token, one fewer must suffice."""
+        if self._groups is None:
+            self._groups = self.grammar.walk(self.frames)
+            self._most = max((frame.missing for frame, _ in self._groups), default=0)
+        left = min(tokens_left - 1, self._most)  # bytes suffice: each has a token of its own
+        if left not in self._masks:
+            if len(self._masks) > 64:
+                self._masks.clear()
+            mask = torch.zeros(len(self.grammar.vocabulary.token_bytes), dtype=torch.bool)
+            for frame, ids in self._groups:
+                if frame.missing <= left or self.grammar.tokens_missing(frame) <= left:
+                    mask[ids] = True
+            self._masks[left] = mask, ~mask
+        return self._masks[left]
+
+    @property
+    def forced(self):
+        """The bytes that are the only way on."""
+        if self._forced is None:
+            text, frames, end = bytearray(), self.frames, self.grammar.frames.end
+            while True:
+                following = {byte for frame in frames if frame.node for byte in frame.node.bytes_after()}
+                if end in frames or len(following) != 1 or len(text) == MAX_FORCED:
+                    break
+                text.append(*following)
+                frames = self.grammar.frames.step(frames, text[-1])
+            self._forced, self._following = bytes(text), following
+        return self._forced
+
+    @property
+    def bytes_after_forced(self):
+        """The bytes that may follow the forced ones."""
+        _ = self.forced
+        return self._following
 
 
 class Matcher:
@@ -88,73 +160,46 @@ class Matcher:
 
     @property
     def is_complete(self):
-        return self.grammar.final in self.state
+        """Whether the text may end here."""
+        return self.state.is_complete
 
     @property
     def min_tokens_to_complete(self):
-        """A number of tokens that always suffices: one for each missing byte."""
-        return self.grammar.bytes_missing(self.state)
+        """With so many tokens, not counting one for the end of the sequence, the text can be completed."""
+        return self.state.tokens_missing
+
+    def forced(self):
+        """The text that is the only way on; "" where there is a choice or the text may end."""
+        return self.state.forced.decode("utf-8", errors="ignore")
 
     def mask(self, tokens_left):
-        """Bool tensor over the vocabulary: the tokens after which the text can be completed in time.
+        """Bool tensor over the vocabulary: the tokens after which the text can still be completed in time.
 
-        Raises BudgetTooSmall where not even the shortest text fits, which only a first call can meet.
+        Not a copy: it must not be written to. Raises BudgetTooSmall where not even the shortest text fits, which only
+        a first call can meet.
         """
-        if self.min_tokens_to_complete > tokens_left:
+        return self._masks(tokens_left)[0]
+
+    def forbidden(self, tokens_left):
+        """The opposite of mask(), ready for `logits.masked_fill_`."""
+        return self._masks(tokens_left)[1]
+
+    def _masks(self, tokens_left):
+        if tokens_left <= self.state.most_missing and self.min_tokens_to_complete > tokens_left:
             raise BudgetTooSmall(
                 f"a valid text needs {self.min_tokens_to_complete} tokens, and only {tokens_left} are left"
             )
-        return self.grammar.missing_after_token(self.state) <= tokens_left - 1
+        return self.state.mask(tokens_left)
 
     def accept(self, token_id):
         """Move on by one token. Raises ValueError for one that the grammar does not allow here."""
-        data = self.grammar.token_bytes[token_id]
+        known = self.grammar.vocabulary.token_bytes
+        data = known[token_id] if token_id < len(known) else None
         if not data:
             raise ValueError(f"token {token_id} is special: it stands in no text")
+        frames = self.state.frames
         for byte in data:
-            self.state = self.grammar.step(self.state, byte)
-            if not self.state:
+            frames = self.grammar.frames.step(frames, byte)
+            if not frames:
                 raise ValueError(f"token {token_id} ({data!r}) is not allowed here")
-
-
-@functools.lru_cache(maxsize=4)
-def _vocabulary(tokenizer):
-    """(bytes of each token, None for special ones; the trie of them as (tokens that end here, {byte: child}))."""
-    special = set(tokenizer.all_special_ids)
-    vocabulary = tokenizer.get_vocab()
-    read = _byte_level if "Ġ" in vocabulary else _metaspace
-    token_bytes = [None] * (max(vocabulary.values()) + 1)
-    trie = ([], {})
-    for token, token_id in vocabulary.items():
-        if token_id in special:
-            continue
-        token_bytes[token_id] = read(token)
-        node = trie
-        for byte in token_bytes[token_id]:
-            node = node[1].setdefault(byte, ([], {}))
-        if token_bytes[token_id]:
-            node[0].append(token_id)
-    alone = {data[0] for data in token_bytes if data and len(data) == 1}
-    if not set(range(0x20, 0x7F)) <= alone:
-        raise ValueError("this tokenizer has no token for some single bytes, so not every text can be completed")
-    return token_bytes, trie
-
-
-def _metaspace(token):
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("▁", " ").encode("utf-8")
-
-
-def _byte_level(token):
-    return bytes(_BYTE_OF[character] for character in token) if all(c in _BYTE_OF for c in token) else token.encode()
-
-
-def _byte_of_character():
-    """GPT-2's printable stand-ins for the 256 bytes, backwards (github.com/openai/gpt-2, encoder.py)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_of_character()
+        self.state = self.grammar.state(frames)

@@ -1,0 +1,158 @@
+"""Automata over the bytes of JSON text: nondeterministic ones to build, deterministic ones to run.
+
+A pattern, a format, a number between bounds: each is built as an NFA by Thompson's construction (Thompson 1968)
+and made deterministic by the subset construction, whose size is bounded, because a short pattern can ask for
+exponentially many states.
+"""
+
+from collections import deque
+
+import numpy as np
+
+MAX_NFA_STATES, MAX_DFA_CELLS = 30_000, 500_000  # a cell: where one state goes with one class of bytes
+BEGIN, END = 256, 257  # stand for `^` and `$`: read before the first byte and after the last
+
+
+class TooLarge(ValueError):
+    """An automaton over the bounds above."""
+
+
+class Nfa:
+    """Numbered states; `arrows[state]` are (lowest byte, highest byte, next state), `empty[state]` read nothing."""
+
+    def __init__(self):
+        self.arrows, self.empty = [], []
+
+    def state(self):
+        if len(self.arrows) >= MAX_NFA_STATES:
+            raise TooLarge(f"an automaton of more than {MAX_NFA_STATES} states")
+        self.arrows.append([])
+        self.empty.append([])
+        return len(self.arrows) - 1
+
+    def byte(self, state, low, high=None):
+        """The state after reading one byte from low to high."""
+        after = self.state()
+        self.arrows[state].append((low, low if high is None else high, after))
+        return after
+
+    def join(self, state, after):
+        self.empty[state].append(after)
+
+    def close(self, states):
+        seen, stack = set(), list(states)
+        while stack:
+            state = stack.pop()
+            if state not in seen:
+                seen.add(state)
+                stack.extend(self.empty[state])
+        return frozenset(seen)
+
+    def move(self, states, byte):
+        arrows = (arrow for state in states for arrow in self.arrows[state])
+        return {after for low, high, after in arrows if low <= byte <= high}
+
+    def determinize(self, start, final):
+        """The Dfa of the texts from `start` to `final`."""
+        edges = {0} | {edge for arrows in self.arrows for low, high, _ in arrows for edge in (low, high + 1)}
+        cuts = sorted(edge for edge in edges if edge < 256)
+        classes = np.searchsorted(cuts, np.arange(256), side="right") - 1
+        begin = self.close([start])
+        begin = self.close(begin | self.move(begin, BEGIN))
+        numbers, rows, queue, closed = {begin: 0}, [], deque([begin]), {}
+        while queue:
+            reached = [set() for _ in cuts]
+            for low, high, after in (arrow for state in queue.popleft() for arrow in self.arrows[state]):
+                if high < 256:
+                    for i in range(classes[low], classes[high] + 1):
+                        reached[i].add(after)
+            row = []
+            for states in map(frozenset, reached):
+                if states not in closed:
+                    closed[states] = self.close(states)
+                row.append(_number(closed[states], numbers, queue, len(cuts)) if states else -1)
+            rows.append(row)
+        accepting = [final in state or final in self.close(self.move(state, END)) for state in numbers]
+        return Dfa(classes, rows, accepting)
+
+
+def _number(key, numbers, queue, classes):
+    """The number of a state of the automaton that is being made: a new one where it has none yet."""
+    if key not in numbers:
+        if (len(numbers) + 1) * classes > MAX_DFA_CELLS:
+            raise TooLarge(f"an automaton of more than {len(numbers)} states")
+        numbers[key] = len(numbers)
+        queue.append(key)
+    return numbers[key]
+
+
+class Dfa:
+    """State 0 is the first; table[state, classes[byte]] is the next one, or -1.
+
+    accepting: where a text may end. distance: bytes to the nearest end; states from which no end can be reached
+    are not entered. toward: the byte that leads there. next: for each state, {byte: state after it}.
+    """
+
+    def __init__(self, classes, rows, accepting):
+        self.classes, self.table = np.asarray(classes), np.asarray(rows, dtype=np.int64)
+        self.accepting = np.asarray(accepting, dtype=bool)
+        self.distance, self.toward = self._distances()
+        dead = [state for state, distance in enumerate(self.distance) if distance is None]
+        self.table[np.isin(self.table, dead)] = -1
+        self.next = [dict(self._arrows(state)) for state in range(len(self.table))]
+
+    def _arrows(self, state):
+        for byte, after in enumerate(self.table[state, self.classes].tolist()):
+            if after >= 0:
+                yield byte, after
+
+    def _distances(self):
+        byte_of = [int(np.flatnonzero(self.classes == c)[0]) for c in range(self.table.shape[1])]
+        backwards = [[] for _ in self.table]
+        for state, row in enumerate(self.table.tolist()):
+            for c, after in enumerate(row):
+                if after >= 0:
+                    backwards[after].append((state, byte_of[c]))
+        distance = [0 if accepting else None for accepting in self.accepting]
+        toward, queue = [None] * len(distance), deque(np.flatnonzero(self.accepting).tolist())
+        while queue:
+            after = queue.popleft()
+            for state, byte in backwards[after]:
+                if distance[state] is None:
+                    distance[state], toward[state] = distance[after] + 1, byte
+                    queue.append(state)
+        return distance, toward
+
+    @property
+    def is_empty(self):
+        return self.distance[0] is None
+
+    def shortest(self, state):
+        """The bytes of a shortest way from `state` to an end, each state always going the same way on."""
+        text = []
+        while self.distance[state]:
+            text.append(self.toward[state])
+            state = self.next[state][text[-1]]
+        return bytes(text)
+
+    def accepts(self, data):
+        state = 0
+        for byte in data:
+            state = self.next[state].get(byte)
+            if state is None:
+                return False
+        return bool(self.accepting[state]) and not self.is_empty
+
+
+def intersect(left, right):
+    """The Dfa of the texts that both accept (the product construction)."""
+    pairs, classes = np.unique(np.stack([left.classes, right.classes]), axis=1, return_inverse=True)
+    numbers, rows, queue = {(0, 0): 0}, [], deque([(0, 0)])
+    while queue:
+        one, two = queue.popleft()
+        row = []
+        for after in zip(left.table[one, pairs[0]].tolist(), right.table[two, pairs[1]].tolist(), strict=True):
+            row.append(_number(after, numbers, queue, pairs.shape[1]) if min(after) >= 0 else -1)
+        rows.append(row)
+    one, two = (np.array(column) for column in zip(*numbers, strict=True))
+    return Dfa(classes.reshape(-1), rows, left.accepting[one] & right.accepting[two])

@@ -1,0 +1,288 @@
+"""What a grammar is made of: nodes that read bytes, and nodes that say which nodes come next.
+
+A schema compiles to a graph of nodes (schema.py), which frames.py follows. Every node knows the length of the shortest
+text that it can stand for, and which way that text goes.
+"""
+
+import functools
+
+from playground.grammar.dfa import Dfa, intersect
+from playground.grammar.patterns import any_string
+
+INFINITE = float("inf")
+
+
+class Node:
+    """size: bytes of the shortest text that the node can stand for; `measure` finds it."""
+
+    size = INFINITE
+    parts = ()  # the nodes that its size depends on
+
+    def measured(self):
+        """The size, from the sizes of `parts`."""
+        return self.size
+
+
+# ---- nodes that read bytes
+
+
+class Reader(Node):
+    """step(byte): the node that goes on after it, None where it may not come. ends(): the nodes to be read next if
+    this one may stop here, else None. bytes_after(): what may come. shortest: the bytes of a shortest way to stop,
+    `then` what is read after that.
+    """
+
+    then = ()
+
+
+class Text(Reader):
+    """Reads given bytes."""
+
+    def __init__(self, data):
+        self.data, self.size, self._rest = data, len(data), None
+
+    def step(self, byte):
+        if byte != self.data[0]:
+            return None
+        if self._rest is None:
+            self._rest = Text(self.data[1:])
+        return self._rest
+
+    def ends(self):
+        return None if self.data else ()
+
+    def bytes_after(self):
+        return self.data[:1]
+
+    @property
+    def shortest(self):
+        return self.data
+
+
+class Scan(Reader):
+    """Reads what a Dfa accepts. low, high: how many more whole characters; only any_string() is counted so."""
+
+    def __init__(self, dfa, state=0, low=0, high=None, family=None):
+        self.dfa, self.state, self.low, self.high = dfa, state, low, high
+        self.family = {} if family is None else family  # all that one Scan can become
+        self.family[state, low, high] = self
+        partial = low > 0 and not dfa.accepting[state]
+        self.size = INFINITE if dfa.is_empty else dfa.distance[state] + low - partial
+
+    def at(self, state, low, high):
+        found = self.family.get((state, low, high))
+        return found or type(self)(self.dfa, state, low, high, self.family)
+
+    def step(self, byte):
+        after = None if self.high == 0 and self.dfa.accepting[self.state] else self.dfa.next[self.state].get(byte)
+        return None if after is None else self.advance(after, int(self.dfa.accepting[after]))
+
+    def advance(self, state, characters):
+        """The node in another state of the Dfa, so many characters later; None if they are too many."""
+        if self.high is not None and characters > self.high:
+            return None
+        high = None if self.high is None else self.high - characters
+        if high == 0 and not self.dfa.accepting[state]:
+            return None
+        return self.at(state, max(0, self.low - characters) if self.low else 0, high)
+
+    def ends(self):
+        return () if self.low == 0 and self.dfa.accepting[self.state] else None
+
+    def bytes_after(self):
+        return () if self.high == 0 and self.dfa.accepting[self.state] else self.dfa.next[self.state]
+
+    @property
+    def shortest(self):
+        tail = self.dfa.shortest(self.state)
+        return tail + b"a" * (self.size - len(tail))
+
+
+class Key(Reader):
+    """Reads the rest of a property's name and its quotation mark, and remembers it for `Others`.
+
+    name: the bytes so far; None where only what is missing is asked, which does not depend on the name.
+    """
+
+    def __init__(self, others, name=b"", state=0):
+        self.others, self.name, self.state = others, name, state
+        self.dfa, self.then = others.dfa, others.after(None)
+        self.size = self.dfa.distance[state] + sum(node.size for node in self.then)
+
+    def step(self, byte):
+        after = self.dfa.next[self.state].get(byte)
+        if after is None:
+            return None
+        return self.others.key(None if self.name is None else self.name + bytes([byte]), after)
+
+    def advance(self, state, characters):
+        return self.others.key(None, state)
+
+    def ends(self):
+        return self.others.after(self.name) if self.dfa.accepting[self.state] else None
+
+    def bytes_after(self):
+        return self.dfa.next[self.state]
+
+    @property
+    def shortest(self):
+        return self.dfa.shortest(self.state)
+
+
+# ---- nodes that say what comes next: `ways()` lists the sequences of nodes that they can be
+
+
+class Sequence(Node):
+    def __init__(self, parts):
+        self.parts = tuple(parts)
+
+    def measured(self):
+        return sum(part.size for part in self.parts)
+
+    def ways(self):
+        return (self.parts,)
+
+    @property
+    def best(self):
+        return self.parts
+
+
+class Choice(Node):
+    def __init__(self, parts):
+        self.parts = tuple(dict.fromkeys(parts))
+
+    def measured(self):
+        return min((part.size for part in self.parts), default=INFINITE)
+
+    def ways(self):
+        return [(part,) for part in self.parts if part.size < INFINITE]
+
+    @property
+    def best(self):
+        return (min(self.parts, key=lambda part: part.size),)
+
+
+class Rule(Node):
+    """A name for a node that is not yet made, so that a schema can contain itself."""
+
+    def define(self, node):
+        self.parts = (node,)
+
+    def measured(self):
+        return self.parts[0].size
+
+    def ways(self):
+        return (self.parts,)
+
+    @property
+    def best(self):
+        return self.parts
+
+
+class Repeat(Node):
+    """`item` from low to high times (None: any number)."""
+
+    def __init__(self, item, low, high, family=None):
+        self.item, self.low, self.high, self.parts = item, low, high, (item,)
+        self.family = {} if family is None else family
+        self.family[low, high] = self
+        self.size = self.measured()
+
+    def measured(self):
+        return self.low * self.item.size if self.low else 0
+
+    def ways(self):
+        if self.low == 0:
+            yield ()
+        if self.high != 0 and self.item.size < INFINITE:
+            yield self.once
+
+    @property
+    def once(self):
+        key = max(0, self.low - 1), None if self.high is None else self.high - 1
+        return self.item, self.family.get(key) or Repeat(self.item, *key, self.family)
+
+    @property
+    def best(self):
+        return self.once if self.low else ()
+
+
+class Distinct(Node):
+    """From low to high of the given texts, none twice, each after a separator."""
+
+    def __init__(self, texts, low, high, family=None):
+        self.texts, self.low, self.high = texts, low, high
+        self.family = {} if family is None else family
+        self.family[texts, low, high] = self
+        lengths = sorted(len(text) for text in texts)
+        self.size = sum(lengths[:low]) + 2 * low if low <= min(len(texts), high) else INFINITE
+
+    def _with(self, text):
+        key = self.texts - {text}, max(0, self.low - 1), self.high - 1
+        return Text(b", " + text), self.family.get(key) or Distinct(*key, self.family)
+
+    def ways(self):
+        if self.low == 0:
+            yield ()
+        if self.high > 0 and self.low <= len(self.texts):
+            yield from (self._with(text) for text in sorted(self.texts))
+
+    @property
+    def best(self):
+        return self._with(min(self.texts, key=lambda text: (len(text), text))) if self.low else ()
+
+
+class Others(Node):
+    """Properties that a schema does not name: any but `taken`, each once. written: a comma comes first.
+
+    low (0 or 1) to high (None: any number) of them.
+    """
+
+    def __init__(self, value, taken, written, low, high):
+        self.value, self.taken, self.written, self.low, self.high = value, taken, written, low, high
+        self.parts, self._keys, self._after = (value,), {}, {}
+        self.opening = Text(b', "' if written else b'"')
+        self.dfa = _names_but(taken) if high != 0 else None
+        self.size = self.measured()
+
+    def measured(self):
+        if not self.low:
+            return 0
+        return (2 if self.written else 0) + 1 + self.dfa.distance[0] + 2 + self.value.size
+
+    def ways(self):
+        if self.low == 0:
+            yield ()
+        if self.high != 0 and self.value.size < INFINITE:
+            yield self._one()
+
+    def _one(self):
+        return self.opening, self.key(b"", 0)
+
+    def key(self, name, state):
+        if (name, state) not in self._keys:
+            self._keys[name, state] = Key(self, name, state)
+        return self._keys[name, state]
+
+    def after(self, name):
+        """The nodes after a property's name."""
+        if name not in self._after:
+            taken = self.taken if name is None else self.taken | {name}
+            high = None if self.high is None else self.high - 1
+            self._after[name] = (Text(b": "), self.value, Others(self.value, taken, True, 0, high))
+        return self._after[name]
+
+    @property
+    def best(self):
+        return self._one() if self.low else ()
+
+
+@functools.lru_cache(maxsize=500)
+def _names_but(taken):
+    """The Dfa of a string's content and closing quotation mark, but for those in `taken` (bytes, with their marks)."""
+    prefixes = sorted({name[:end] for name in taken for end in range(len(name) + 1)} | {b""})
+    number = {prefix: i for i, prefix in enumerate(prefixes)}
+    free = len(prefixes)
+    rows = [[number.get(prefix + bytes([byte]), free) for byte in range(256)] for prefix in prefixes]
+    others = Dfa(range(256), [*rows, [free] * 256], [*(prefix not in taken for prefix in prefixes), True])
+    return intersect(any_string(closed=True), others)

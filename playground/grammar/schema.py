@@ -1,0 +1,316 @@
+"""JSON Schema -> the nodes of a grammar of canonical JSON.
+
+Canonical is what `json.dumps(value, ensure_ascii=False)` writes: `", "` and `": "` between things, properties in the
+order of the schema. An object that names properties is closed unless `additionalProperties` opens it; others then come
+last.
+A schema without `type` is about the types that its keywords are about. Whatever the grammar writes is valid under the
+schema; what it cannot promise that for it refuses, by name.
+"""
+
+import functools
+import json
+from decimal import Decimal
+
+import jsonschema
+
+from playground.grammar import merging
+from playground.grammar.dfa import TooLarge, intersect
+from playground.grammar.formats import FORMATS, REFUSED
+from playground.grammar.frames import measure
+from playground.grammar.nodes import Choice, Distinct, Others, Repeat, Rule, Scan, Sequence, Text
+from playground.grammar.numbers import Unsatisfiable, number_dfa
+from playground.grammar.patterns import UnsupportedPattern, any_string, pattern_dfa
+from playground.grammar.unsupported import UnsupportedSchema
+
+MAX_DEPTH = 100  # of arrays and objects inside one another in a schema
+MAX_NODES = 300_000
+MAX_BYTES = 100_000  # that a shortest text may need
+MAX_MEMBERS = 20_000  # states of one object: properties, times those written if they are counted
+NUMBERS = {"minimum": "low", "maximum": "high", "exclusiveMinimum": "low", "exclusiveMaximum": "high"}
+NEVER = Choice(())
+
+
+def build(schema):
+    """The node of all canonical texts of `schema`. Raises UnsupportedSchema, also for one that nothing can satisfy."""
+    if _depth(schema) > MAX_DEPTH:
+        raise UnsupportedSchema("", f"a schema of over {MAX_DEPTH} levels")
+    try:
+        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        validator.check_schema(schema)
+        root = Builder(schema, validator(schema)).node(schema, "")
+        measure(root)
+    except jsonschema.SchemaError as error:
+        pointer = "".join(f"/{part}" for part in error.absolute_path)
+        raise UnsupportedSchema(pointer, f"what is no valid JSON Schema ({error.message[:200]})") from None
+    except RecursionError:
+        raise UnsupportedSchema("", "a schema with so many levels and references") from None
+    if root.size > MAX_BYTES:
+        what = "a schema that nothing satisfies" if root.size == float("inf") else f"a value of over {MAX_BYTES} bytes"
+        raise UnsupportedSchema("", what)
+    return root
+
+
+def _depth(schema):
+    deepest, stack = 0, [(schema, 1)]
+    while stack:
+        value, depth = stack.pop()
+        deepest = max(deepest, depth)
+        if deepest > MAX_DEPTH:
+            break
+        if isinstance(value, (dict, list)):
+            stack.extend((part, depth + 1) for part in (value.values() if isinstance(value, dict) else value))
+    return deepest
+
+
+def dumps(value, pointer):
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:  # NaN, or half of a surrogate pair
+        raise UnsupportedSchema(pointer, "a value that JSON cannot write") from None
+
+
+class Builder:
+    def __init__(self, root, validator):
+        self.root, self.validator = root, validator
+        self.made, self.count = {}, 0  # {schema as text: its node, or the Rule that will be}
+
+    def node(self, schema, pointer):
+        """The node of any schema; the same one for equal schemas, so that a schema may contain itself."""
+        key = json.dumps(schema)
+        if key not in self.made:
+            self.made[key] = rule = Rule()
+            self.count += 1
+            rule.define(self._make(schema, pointer))
+        return self.made[key]
+
+    def _make(self, schema, pointer):
+        if schema is False:
+            return NEVER
+        asserted = {} if schema is True else merging.asserted(schema)
+        if not asserted:
+            return self._anything(pointer)
+        if list(asserted) == ["$ref"]:
+            return self.node(*self.resolve(asserted["$ref"], pointer))
+        if list(asserted) == ["anyOf"]:
+            parts = asserted["anyOf"]
+            return choice([self.node(part, f"{pointer}/anyOf/{i}") for i, part in enumerate(parts)])
+        found = merging.options(schema, self.resolve, pointer)
+        return choice([self._plain(option, place) for option, place in found])
+
+    def resolve(self, reference, pointer):
+        """(schema, pointer) of a $ref inside this document."""
+        if not reference.startswith("#") or (reference != "#" and not reference.startswith("#/")):
+            raise UnsupportedSchema(f"{pointer}/$ref", f"the reference {reference[:100]!r}, which is not to `#/...`,")
+        target = self.root
+        for part in reference[2:].split("/") if len(reference) > 1 else ():
+            part = part.replace("~1", "/").replace("~0", "~").replace("%25", "%")
+            try:
+                target = target[int(part)] if isinstance(target, list) else target[part]
+            except (KeyError, IndexError, TypeError, ValueError):
+                raise UnsupportedSchema(f"{pointer}/$ref", f"the reference {reference[:100]!r} to nothing") from None
+        if not isinstance(target, (dict, bool)):
+            raise UnsupportedSchema(f"{pointer}/$ref", f"the reference {reference[:100]!r} to what is no schema")
+        return target, reference[1:]
+
+    def _anything(self, pointer):
+        types = ("null", "boolean", "number", "string", "array", "object")
+        return choice([self._type(name, {"additionalProperties": True}, pointer) for name in types])
+
+    def _plain(self, schema, pointer):
+        """A schema without references and combinations."""
+        _refuse(schema.keys() - merging.ALL_KEYWORDS - {"enum", "const"}, pointer)
+        if "enum" in schema or "const" in schema:
+            return self._values(schema, pointer)
+        if not schema:
+            return self._anything(pointer)
+        types = merging.types_of(schema)
+        if not types:
+            raise UnsupportedSchema(pointer, f"the keyword {sorted(schema)[0]!r}")
+        return choice([self._type(name, schema, pointer) for name in dict.fromkeys(types)])
+
+    def _values(self, schema, pointer):
+        values = [schema["const"]] if "const" in schema else schema["enum"]
+        ask = self.validator.evolve(schema={key: value for key, value in schema.items() if key != "nullable"})
+        values = [value for value in values if ask.is_valid(value) or (value is None and schema.get("nullable"))]
+        if schema.get("nullable") is True and not any(value is None for value in values):
+            values.append(None)  # OpenAPI 3.0 wants null listed too, but hardly anyone does
+        return choice([Text(dumps(value, pointer)) for value in values])
+
+    def _type(self, name, schema, pointer):
+        if self.count > MAX_NODES:
+            raise UnsupportedSchema("", f"a schema of over {MAX_NODES} nodes")
+        try:
+            return getattr(self, f"_{name}")(schema, pointer)
+        except UnsupportedPattern as error:
+            raise UnsupportedSchema(pointer, f"the pattern {schema['pattern'][:100]!r} ({error})") from None
+        except TooLarge as error:
+            raise UnsupportedSchema(pointer, str(error)) from None
+
+    def _null(self, schema, pointer):
+        return Text(b"null")
+
+    def _boolean(self, schema, pointer):
+        return Choice((Text(b"false"), Text(b"true")))
+
+    def _integer(self, schema, pointer):
+        return self._number(schema, pointer, integer=True)
+
+    def _number(self, schema, pointer, integer=False):
+        low = high = None
+        open_low = open_high = False
+        for key, side in NUMBERS.items():
+            bound = schema.get(key)
+            if bound is None or isinstance(bound, bool):
+                continue
+            bound, is_open = Decimal(str(bound)), key.startswith("exclusive")
+            if side == "low" and (low is None or bound > low or (bound == low and is_open)):
+                low, open_low = bound, is_open
+            if side == "high" and (high is None or bound < high or (bound == high and is_open)):
+                high, open_high = bound, is_open
+        if schema.get("exclusiveMinimum") is True or schema.get("exclusiveMaximum") is True:
+            raise UnsupportedSchema(pointer, "draft 4's boolean 'exclusiveMinimum' or 'exclusiveMaximum'")
+        multiple = schema.get("multipleOf")
+        if isinstance(multiple, float) and multiple.is_integer():
+            multiple = int(multiple)
+        if multiple is not None and not isinstance(multiple, int):
+            raise UnsupportedSchema(f"{pointer}/multipleOf", "a multiple of a fraction")
+        try:
+            return Scan(number_dfa(integer, low, high, open_low, open_high, multiple))
+        except Unsatisfiable:
+            return NEVER
+
+    def _string(self, schema, pointer):
+        low, high = int(schema.get("minLength", 0)), schema.get("maxLength")
+        high = None if high is None else int(high)
+        if high is not None and low > high:
+            return NEVER
+        dfas = [pattern_dfa(schema["pattern"])] if "pattern" in schema else []
+        if schema.get("format") in FORMATS:
+            dfas.append(pattern_dfa(FORMATS[schema["format"]], whole=True))
+        elif schema.get("format") in REFUSED:
+            raise UnsupportedSchema(f"{pointer}/format", f"the format {schema['format']!r}")
+        if not dfas:
+            return Sequence((Text(b'"'), Scan(any_string(), 0, low, high), Text(b'"')))
+        if low or high is not None:
+            dfas.append(pattern_dfa(rf"[\s\S]{{{low},{'' if high is None else high}}}", whole=True))
+        return Sequence((Text(b'"'), Scan(functools.reduce(intersect, dfas)), Text(b'"')))
+
+    def _array(self, schema, pointer):
+        low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
+        high = None if high is None else int(high)
+        first, rest = schema.get("prefixItems", []), schema.get("items", True)
+        if isinstance(rest, list):  # as draft 7 wrote it
+            first, rest = rest, schema.get("additionalItems", True)
+        if schema.get("uniqueItems") is True and (high is None or high > 1):
+            return self._distinct(first, rest, low, high, pointer)
+        if high is not None and low > high:
+            return NEVER
+        items = [self.node(item, f"{pointer}/prefixItems/{i}") for i, item in enumerate(first)]
+        others = self.node(rest, f"{pointer}/items")
+        if high is not None and len(items) >= high:
+            items, others = items[:high], NEVER
+        # From the back: what may follow when i items are written.
+        count = len(items)
+        after = [None if high is None else max(0, high - max(count, 1))]
+        then = Repeat(Sequence((Text(b", "), others)), max(0, low - max(count, 1)), *after)
+        if not items:
+            first_item = Sequence((others, then))
+        for i in range(count - 1, -1, -1):
+            first_item = Sequence((items[i], then))
+            then = Sequence((Text(b", "), first_item))
+            then = then if i < low else Choice((Sequence(()), then))
+        body = first_item if low else Choice((Sequence(()), first_item))
+        return Sequence((Text(b"["), body if high != 0 else Sequence(()), Text(b"]")))
+
+    def _distinct(self, first, rest, low, high, pointer):
+        values = rest.get("enum", [rest["const"]] if "const" in rest else None) if isinstance(rest, dict) else None
+        if first or values is None or set(merging.asserted(rest)) - {"enum", "const", "type"}:
+            raise UnsupportedSchema(f"{pointer}/uniqueItems", "'uniqueItems' of items that are no enum")
+        ask, kept = self.validator.evolve(schema=rest), []
+        for value in values:
+            if ask.is_valid(value) and not any(merging.same(value, other) for other in kept):
+                kept.append(value)
+        texts = frozenset(dumps(value, pointer) for value in kept)
+        high = len(texts) if high is None else min(high, len(texts))
+        if low > high:
+            return NEVER
+        starts = [Sequence((Text(text), Distinct(texts - {text}, max(0, low - 1), high - 1))) for text in sorted(texts)]
+        return Sequence((Text(b"["), Choice(starts if low else [Sequence(()), *starts]), Text(b"]")))
+
+    def _object(self, schema, pointer):
+        properties, required = schema.get("properties", {}), set(schema.get("required", ()))
+        others = merging.others_of(schema)
+        low, high = int(schema.get("minProperties", 0)), schema.get("maxProperties")
+        names = [*properties, *sorted(required - properties.keys())]
+        values = [
+            self.node(properties[name], f"{pointer}/properties/{name}")
+            if name in properties
+            else self.node(schema.get("additionalProperties", True), f"{pointer}/additionalProperties")
+            for name in names
+        ]
+        keys = [dumps(name, pointer) for name in names]
+        # How many are written: exactly, if the schema counts them, else whether there is any (and so a comma).
+        most = len(names) if low > 1 or high is not None else 1
+        if len(names) * (most + 1) > MAX_MEMBERS:
+            raise UnsupportedSchema(pointer, f"an object of {len(names)} properties that are counted")
+        other = self.node(others, f"{pointer}/additionalProperties") if others is not False else NEVER
+        taken = frozenset(key[1:] for key in keys)
+        ends = [self._end(other, taken, written, low, high, pointer) for written in range(most + 1)]
+        for key, name, value in reversed(list(zip(keys, names, values, strict=True))):
+            with_it = [
+                Sequence((Text((b", " if written else b"") + key + b": "), value, ends[min(written + 1, most)]))
+                if high is None or written < high
+                else NEVER
+                for written in range(most + 1)
+            ]
+            ends = [one if name in required else Choice((skip, one)) for skip, one in zip(ends, with_it, strict=True)]
+            self.count += len(ends)
+        return Sequence((Text(b"{"), ends[0], Text(b"}")))
+
+    def _end(self, other, taken, written, low, high, pointer):
+        """What may follow the named properties, of which so many are written."""
+        missing = max(0, low - written)
+        if other is NEVER or (high is not None and written >= high):
+            return NEVER if missing or (high is not None and written > high) else Sequence(())
+        if missing > 1:
+            raise UnsupportedSchema(f"{pointer}/minProperties", "two or more properties that no schema names")
+        return Others(other, taken, bool(written), missing, None if high is None else high - written)
+
+
+def _refuse(keywords, pointer):
+    for keyword in sorted(keywords):
+        raise UnsupportedSchema(f"{pointer}/{keyword}", f"the keyword {keyword!r} here")
+
+
+def choice(parts):
+    """A Choice in which texts that begin alike are read once: a tree instead of a list."""
+    parts = [flat for part in parts for flat in (part.parts if isinstance(part, Choice) else (part,))]
+    groups = {}
+    for part in dict.fromkeys(parts):
+        data, rest = _opening(part)
+        groups.setdefault(data[:1] if data else part, []).append((part, data, rest))
+    found = []
+    for members in groups.values():
+        if len(members) == 1:
+            found.append(members[0][0])
+            continue
+        common = _common_prefix([data for _, data, _ in members])
+        tails = [Sequence(([Text(data[len(common) :])] if data != common else []) + rest) for _, data, rest in members]
+        found.append(Sequence((Text(common), choice(tails))))
+    return found[0] if len(found) == 1 else Choice(found)
+
+
+def _opening(part):
+    """(the bytes that a node begins with, the nodes after them); (b"", []) where it does not begin with a Text."""
+    rest = [part]
+    while rest and isinstance(rest[0], (Sequence, Rule)) and len(rest) < 50:
+        if isinstance(rest[0], Rule) and not rest[0].parts:
+            break
+        rest = [*rest[0].parts, *rest[1:]]
+    return (rest[0].data, rest[1:]) if rest and isinstance(rest[0], Text) and rest[0].data else (b"", [])
+
+
+def _common_prefix(texts):
+    low, high = min(texts), max(texts)
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[:length]
