@@ -1,0 +1,222 @@
+"""Teacher mode: a model writes its own training data (Toolformer, Schick et al. 2023, arXiv:2302.04761).
+
+Toolformer reads plain text, lets a model put calls into it, and keeps a call if what it returned makes the text that
+follows likelier. The text here is a request and the answer that somebody gave to it, "What is 3 + 5?", "3 + 5 is 8.":
+no call is shown. The teacher sees the request alone and samples k calls for it; the answer serves to judge them. A
+call is kept when
+
+1. it is valid and executes without an error;
+2. at least m of the k samples are this call;
+3. its result makes the answer likelier: loss(answer | call, result) + tau <= min(loss(answer), loss(answer | call)),
+   the loss being the mean over the answer's tokens, in nats, under the teacher or, for an endpoint, a local model.
+
+What differs from the paper: the second filter is not in it. All tokens of the answer weigh the same, as a call comes
+before the answer and not in its middle. `respond` returns nothing that the teacher did not write itself, so it is the
+paper's "no call", and kept if it says what the answer says. And a request that comes without an answer, as those of
+a user's file may, passes the third filter unjudged, and is counted.
+
+The requests of the templates have their labels dropped, but their answers were made from the right call's result,
+and so tell more than the answers of real chats would.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import tools as toolbox
+from playground.artifacts import UserError
+from playground.sources import asking, reading, templates
+from playground.sources.conversation import BadRow, checked_call, write_prompt
+from playground.sources.endpoint import EndpointTeacher
+
+MAX_REQUEST = 4000  # characters
+SECOND_TURN = 6  # one in so many kept calls also gives the answer to its result: as often as in the templates
+CACHE = "02_create_dataset.asked.jsonl"  # in the output folder: all that teachers have said
+
+FAILED = "requests for which no sampled call is valid and executes"
+DISAGREED = "requests for which fewer than {agree} of {samples} samples are the same call"
+USELESS = "requests whose call does not make the answer likelier by {tau} nats a token"
+OTHER_ANSWER = "requests to which the teacher responds with another text than the answer"
+
+
+# ---- unlabelled requests: {"prompt", "answer": text or None, "meta"}
+
+
+def drop_label(record, tools):
+    """A templates record without its call: the request, and the answer that an assistant gave to it.
+
+    Phrasing and entities stay for the leak check; the teacher does not see them.
+    """
+    call = json.loads(record["completion"])
+    if call["tool"] == "respond":
+        answer = call["args"]["message"]
+    else:
+        answer = templates.answer(call, toolbox.execute(call, tools))
+    meta = {key: record["meta"][key] for key in ("phrasing", "entities")}
+    return {"prompt": record["prompt"].split("\n", 1)[0], "answer": answer, "meta": meta}
+
+
+def read_requests(path):
+    """The requests in a file: lines of text (.txt), or JSON rows of a text or {"prompt": ..., "answer": ...}.
+
+    Bad rows are named on standard error. Raises UserError for a file that cannot be read or has too many of them.
+    """
+    report, requests = reading.Report(path), []
+    for number, row in reading.rows(path, text=str(path).endswith(".txt")):
+        with report.row(f"{path}:{number}"):
+            if isinstance(row, BadRow):
+                raise row
+            row = {"prompt": row} if isinstance(row, str) else row
+            prompt, answer = (row.get("prompt"), row.get("answer")) if isinstance(row, dict) else (None, None)
+            if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_REQUEST:
+                raise BadRow(f"prompt is not a text of 1 to {MAX_REQUEST} characters")
+            if answer is not None and (not isinstance(answer, str) or not answer.strip()):
+                raise BadRow("answer is not a text")
+            requests.append({"prompt": " ".join(prompt.split()), "answer": answer, "meta": {}})
+    report.finish()
+    return requests
+
+
+# ---- samples -> records
+
+
+def add_records(requests, labelled, tools, recipe):
+    """(records, {why: how many requests were left out}, files read): what the teacher adds to the labelled records.
+
+    Raises UserError for a teacher that is not there or cannot be reached, and where no call passes the filters.
+    """
+    settings = recipe["teacher"]
+    teacher = (EndpointTeacher if settings["url"] else asking.LocalTeacher)(recipe, tools, labelled)
+    samples = asking.ask_all(teacher, [row["prompt"] for row in requests], Path(recipe["output_dir"], CACHE))
+    agreed, left_out = agreement(requests, samples, tools, settings)
+    if settings["url"]:
+        tokenizer, model, files, _ = asking.load_model(settings["scorer"] or recipe["model"]["name"], recipe)
+    else:
+        tokenizer, model, files = teacher.tokenizer, teacher.model, teacher.files
+    kept, useless = filter_by_loss(agreed, model, tokenizer, settings, recipe["generate"]["batch_size"])
+    left_out += useless
+    if not kept:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise UserError(f"the teacher adds nothing ({why}): take another teacher or set teacher.agree and teacher.tau.")
+    unjudged = sum(row["loss"] is None for row in kept if row["call"]["tool"] != "respond")
+    if unjudged:
+        print(f"{unjudged} calls are kept by execution and agreement alone: their requests come without an answer.")
+    return to_records(kept), left_out, files
+
+
+def agreement(requests, samples, tools, settings):
+    """(requests with the call that most samples are, its result and their number, {why: how many were left out})."""
+    agreed, left_out = [], Counter()
+    for request, texts in zip(requests, samples, strict=True):
+        calls = Counter(call for text in texts if (call := _canonical(text, tools)))
+        executed = [(call, count, toolbox.execute(json.loads(call), tools)) for call, count in calls.most_common()]
+        executed = [row for row in executed if "error" not in row[2]]
+        if not executed:
+            left_out[FAILED] += 1
+        elif executed[0][1] < settings["agree"]:
+            left_out[DISAGREED.format(**settings)] += 1
+        else:
+            call, count, result = executed[0]
+            agreed.append(request | {"call": json.loads(call), "result": result, "agree": count})
+    return agreed, left_out
+
+
+def _canonical(text, tools):
+    """The call that a sample holds as canonical JSON, or None: a sample is untrusted text."""
+    try:
+        call = toolbox.parse_call(text)
+        return toolbox.to_json(checked_call(call["tool"], call["args"], tools))
+    except (toolbox.ParseError, BadRow):
+        return None
+
+
+def filter_by_loss(rows, model, tokenizer, settings, batch_size):
+    """(rows of which the third filter holds, with their losses, {why: how many were left out}).
+
+    A row's "loss" is {"none", "call", "result"}, of the answer alone, after the call, and after call and result, in
+    nats a token; None for a `respond`, and for a row without an answer.
+    """
+    judged = [row for row in rows if row["answer"] is not None and row["call"]["tool"] != "respond"]
+    pairs = []
+    for row in judged:
+        for step in ((), ("call", row["call"]), ("call", row["call"], row["result"])):
+            pairs.append((write_prompt([("user", row["prompt"]), *([step] if step else [])]), row["answer"]))
+    losses = answer_losses(model, tokenizer, pairs, batch_size)
+    by_prompt = {row["prompt"]: losses[3 * at : 3 * at + 3] for at, row in enumerate(judged)}
+    kept, left_out = [], Counter()
+    for row in rows:
+        loss = None
+        if row["call"]["tool"] == "respond":
+            if row["answer"] is not None and _plain(row["call"]["args"]["message"]) != _plain(row["answer"]):
+                left_out[OTHER_ANSWER] += 1
+                continue
+        elif row["answer"] is not None:
+            none, call, result = by_prompt[row["prompt"]]
+            if result + settings["tau"] > min(none, call):
+                left_out[USELESS.format(**settings)] += 1
+                continue
+            loss = {"none": round(none, 4), "call": round(call, 4), "result": round(result, 4)}
+        kept.append(row | {"loss": loss})
+    return kept, left_out
+
+
+def _plain(text):
+    return " ".join(text.casefold().split())
+
+
+def answer_losses(model, tokenizer, pairs, batch_size):
+    """The mean loss (nats a token) of each (prompt, answer), the answer as the message of a call to `respond`."""
+    import torch
+    import torch.nn.functional as F
+
+    from playground.generation import positions
+
+    encoded = [_encode(prompt, answer, tokenizer) for prompt, answer in pairs]
+    order = sorted(range(len(pairs)), key=lambda index: len(encoded[index][0]))
+    losses = [0.0] * len(pairs)
+    for begin in range(0, len(order), batch_size):
+        rows = order[begin : begin + batch_size]
+        width, longest = max(len(encoded[row][0]) for row in rows), max(encoded[row][1] for row in rows)
+        # Padded on the left, all answers stand at the right edge, and logits are needed for those columns only.
+        padding = [width - len(encoded[row][0]) for row in rows]
+        ids = torch.tensor([[0] * pad + encoded[row][0] for pad, row in zip(padding, rows, strict=True)])
+        mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=ids, attention_mask=mask, **positions(model, mask, width),
+                use_cache=False, logits_to_keep=longest + 1,
+            ).logits[:, :-1].float()  # fmt: skip # (rows, longest, vocabulary)
+        nats = F.cross_entropy(logits.transpose(1, 2), ids[:, -longest:], reduction="none")  # (rows, longest)
+        for row, own in zip(rows, nats, strict=True):
+            losses[row] = own[-encoded[row][1] :].mean().item()
+    return losses
+
+
+def _encode(prompt, answer, tokenizer):
+    """(token ids of the prompt and a `respond` up to the end of its message, how many of them are the answer's)."""
+    message = toolbox.to_json(answer)[1:-1]
+    call = toolbox.to_json({"tool": "respond", "args": {"message": ""}}).removesuffix('"}}')
+    opening = tokenizer(call if tokenizer.chat_template else f" {call}", add_special_tokens=False)["input_ids"]
+    ids = tokenizer(message, add_special_tokens=False)["input_ids"]
+    return [*toolbox.encode_prompt(prompt, tokenizer), *opening, *ids], len(ids)
+
+
+def to_records(kept):
+    """A record of each kept call, and of every sixth that is not a `respond` the answer after its result."""
+    records, calls = [], 0
+    for index, row in enumerate(kept):
+        call, identity = row["call"], f"teacher-{index:06d}"
+        scores = row["meta"] | {"agree": row["agree"], "loss": row["loss"]}
+        records.append(_record(identity, row["prompt"], call, scores, turn=1))
+        calls += call["tool"] != "respond"
+        if call["tool"] != "respond" and row["answer"] is not None and calls % SECOND_TURN == 0:
+            prompt = toolbox.with_results(row["prompt"], [(call, row["result"])])
+            answer = {"tool": "respond", "args": {"message": row["answer"]}}
+            records.append(_record(f"{identity}.1", prompt, answer, scores, turn=2))
+    return records
+
+
+def _record(identity, prompt, call, meta, turn):
+    completion, meta = toolbox.to_json(call), meta | {"tool": call["tool"], "turn": turn}
+    return {"id": identity, "prompt": prompt, "completion": completion, "source": "teacher", "meta": meta}
