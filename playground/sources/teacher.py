@@ -20,6 +20,7 @@ and so tell more than the answers of real chats would.
 """
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -35,8 +36,7 @@ CACHE = "02_create_dataset.asked.jsonl"  # in the output folder: all that teache
 
 FAILED = "requests for which no sampled call is valid and executes"
 DISAGREED = "requests for which fewer than {agree} of {samples} samples are the same call"
-USELESS = "requests whose call does not make the answer likelier by {tau} nats a token"
-OTHER_ANSWER = "requests to which the teacher responds with another text than the answer"
+USELESS = "requests with no call that makes the answer likelier by {tau} nats a token"
 
 
 # ---- unlabelled requests: {"prompt", "answer": text or None, "meta"}
@@ -105,20 +105,23 @@ def add_records(requests, labelled, tools, recipe):
 
 
 def agreement(requests, samples, tools, settings):
-    """(requests with the call that most samples are, its result and their number, {why: how many were left out})."""
-    agreed, left_out = [], Counter()
+    """([[a row for each call that passes the first two filters] for each request], {why: requests left out}).
+
+    A row is the request with "call", its "result", and "agree", the number of samples that are this call.
+    """
+    candidates, left_out = [], Counter()
     for request, texts in zip(requests, samples, strict=True):
-        calls = Counter(call for text in texts if (call := _canonical(text, tools)))
-        executed = [(call, count, toolbox.execute(json.loads(call), tools)) for call, count in calls.most_common()]
-        executed = [row for row in executed if "error" not in row[2]]
-        if not executed:
-            left_out[FAILED] += 1
-        elif executed[0][1] < settings["agree"]:
-            left_out[DISAGREED.format(**settings)] += 1
+        rows = []
+        for text, count in Counter(call for text in texts if (call := _canonical(text, tools))).most_common():
+            call = json.loads(text)
+            rows.append(request | {"call": call, "result": toolbox.execute(call, tools), "agree": count})
+        executed = [row for row in rows if "error" not in row["result"]]
+        agreed = [row for row in executed if row["agree"] >= settings["agree"]]
+        if agreed:
+            candidates.append(agreed)
         else:
-            call, count, result = executed[0]
-            agreed.append(request | {"call": json.loads(call), "result": result, "agree": count})
-    return agreed, left_out
+            left_out[DISAGREED.format(**settings) if executed else FAILED] += 1
+    return candidates, left_out
 
 
 def _canonical(text, tools):
@@ -130,34 +133,35 @@ def _canonical(text, tools):
         return None
 
 
-def filter_by_loss(rows, model, tokenizer, settings, batch_size):
-    """(rows of which the third filter holds, with their losses, {why: how many were left out}).
+def filter_by_loss(candidates, model, tokenizer, settings, batch_size):
+    """([the best row of each request for which the third filter holds], {why: requests left out}).
 
     A row's "loss" is {"none", "call", "result"}, of the answer alone, after the call, and after call and result, in
     nats a token; None for a `respond`, and for a row without an answer.
     """
-    judged = [row for row in rows if row["answer"] is not None and row["call"]["tool"] != "respond"]
+    judged = [row for rows in candidates for row in rows if row["answer"] and row["call"]["tool"] != "respond"]
     pairs = []
     for row in judged:
-        for step in ((), ("call", row["call"]), ("call", row["call"], row["result"])):
-            pairs.append((write_prompt([("user", row["prompt"]), *([step] if step else [])]), row["answer"]))
-    losses = answer_losses(model, tokenizer, pairs, batch_size)
-    by_prompt = {row["prompt"]: losses[3 * at : 3 * at + 3] for at, row in enumerate(judged)}
+        for turns in [], [("call", row["call"])], [("call", row["call"], row["result"])]:
+            pairs.append((write_prompt([("user", row["prompt"]), *turns]), row["answer"]))
+    losses = iter(answer_losses(model, tokenizer, pairs, batch_size))
+    for row in judged:
+        row["loss"] = {key: round(next(losses), 4) for key in ("none", "call", "result")}
     kept, left_out = [], Counter()
-    for row in rows:
-        loss = None
-        if row["call"]["tool"] == "respond":
-            if row["answer"] is not None and _plain(row["call"]["args"]["message"]) != _plain(row["answer"]):
-                left_out[OTHER_ANSWER] += 1
-                continue
-        elif row["answer"] is not None:
-            none, call, result = by_prompt[row["prompt"]]
-            if result + settings["tau"] > min(none, call):
-                left_out[USELESS.format(**settings)] += 1
-                continue
-            loss = {"none": round(none, 4), "call": round(call, 4), "result": round(result, 4)}
-        kept.append(row | {"loss": loss})
+    for rows in candidates:
+        passed = [row for row in rows if _gain(row) >= settings["tau"]]
+        if passed:
+            kept.append({"loss": None} | max(passed, key=_gain))
+        else:
+            left_out[USELESS.format(**settings)] += 1
     return kept, left_out
+
+
+def _gain(row):
+    """How much likelier the result makes the answer, in nats a token; infinite where nothing need be judged."""
+    if "loss" in row:
+        return min(row["loss"]["none"], row["loss"]["call"]) - row["loss"]["result"]
+    return math.inf if row["answer"] is None or _plain(row["answer"]) == _plain(row["result"]["message"]) else -math.inf
 
 
 def _plain(text):
