@@ -7,6 +7,7 @@ A teacher has `question(prompts, index)`, a JSON value that holds all that the s
 import hashlib
 import json
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,28 +86,35 @@ def ask_all(teacher, prompts, cache):
     keys = [hashlib.sha256(json.dumps(question).encode()).hexdigest() for question in questions]
     known = _read(cache)
     new = [index for index, key in enumerate(keys) if key not in known]
-    done = len(prompts) - sum(len(blocks[index]) for index in new)
     if not new:
         return [samples for key in keys for samples in known[key]]
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tqdm(initial=done, total=len(prompts), desc="asking", unit=" requests", disable=None) as bar,
-        ThreadPoolExecutor(teacher.workers) as pool,
-        cache.open("a", encoding="utf-8") as file,
-    ):
-        try:
-            for index, samples in zip(new, pool.map(teacher.ask, (questions[i] for i in new)), strict=True):
-                known[keys[index]] = samples
-                # The line break comes first: it also ends a line that a killed run has left unfinished.
-                file.write("\n" + json.dumps({"question": keys[index], "samples": samples}))
-                file.flush()
-                done += len(samples)
-                bar.update(len(samples))
-        except EndpointError as error:
-            raise UserError(
-                f"{error}; {done} of {len(prompts)} requests are answered and kept in {cache}: run the same command "
-                "again to go on."
-            ) from None
+    lock = threading.Lock()
+    try:
+        with (
+            cache.open("a", encoding="utf-8") as file,
+            tqdm(total=len(prompts), desc="asking", unit=" requests", disable=None) as bar,
+            ThreadPoolExecutor(teacher.workers) as pool,
+        ):
+            bar.update(len(prompts) - sum(len(blocks[index]) for index in new))
+
+            def ask(index):
+                samples = teacher.ask(questions[index])
+                with lock:
+                    known[keys[index]] = samples
+                    # The line break comes first: it also ends a line that a killed run has left unfinished.
+                    file.write("\n" + json.dumps({"question": keys[index], "samples": samples}))
+                    file.flush()
+                    bar.update(len(samples))
+
+            for _ in pool.map(ask, new):
+                pass
+    except EndpointError as error:
+        done = sum(len(block) for key, block in zip(keys, blocks, strict=True) if key in known)
+        raise UserError(
+            f"{error}; {done} of {len(prompts)} requests are answered and kept in {cache}: run the same command again "
+            "to go on."
+        ) from None
     return [samples for key in keys for samples in known[key]]
 
 

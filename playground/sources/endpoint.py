@@ -20,6 +20,9 @@ DEMONSTRATIONS = 5
 MAX_ANSWER = 4_000_000  # bytes of one answer
 BACKOFF = 1  # seconds before the second attempt; each further wait is twice as long
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP's ways to say "later"
+# (with a JSON schema for the answer, with several samples at once): not every server knows both. What an endpoint
+# cannot be made to keep to, its samples are checked for all the same.
+VARIANTS = [(True, True), (True, False), (False, True), (False, False)]
 SYSTEM = """Answer each request with one call in JSON, {{"tool": name, "args": {{...}}}}, and with nothing else.
 Where no tool helps, call `respond`. These are the tools:
 {tools}"""
@@ -48,7 +51,7 @@ class EndpointTeacher:
         for row in examples:
             self.shown += [{"role": "user", "content": row["prompt"]},
                            {"role": "assistant", "content": row["completion"]}]  # fmt: skip
-        self.takes_schema = True  # until it says otherwise
+        self.variant = 0  # of VARIANTS: the first that the endpoint has not refused
         self.opener = urllib.request.build_opener(_NoRedirects)
 
     def question(self, prompts, index):
@@ -81,11 +84,11 @@ class EndpointTeacher:
         raise EndpointError(f"--teacher-url {self.url}: no usable answer in {attempts} attempts ({reason})")
 
     def _attempt(self, body):
-        sent_schema = self.takes_schema
-        answer = within(self.settings["timeout"], lambda: self._post(body, sent_schema))
+        variant = self.variant
+        answer = within(self.settings["timeout"], lambda: self._post(body, *VARIANTS[variant]))
         if isinstance(answer, urllib.error.HTTPError):
-            if answer.code in (400, 422) and sent_schema:
-                self.takes_schema = False  # what it cannot be made to keep to, the samples are checked for anyway
+            if answer.code in (400, 422) and variant + 1 < len(VARIANTS):
+                self.variant = max(self.variant, variant + 1)
                 return self._attempt(body)
             reason = f"HTTP {answer.code} {_printable(answer.reason)}"
             if answer.code in RETRIED:
@@ -97,15 +100,19 @@ class EndpointTeacher:
             raise _Later(_printable(answer.reason))
         if isinstance(answer, OSError | HTTPException):
             raise _Later(_printable(answer) or type(answer).__name__)
+        if isinstance(answer, ValueError):  # whose message may hold the key
+            raise EndpointError(f"--teacher-url {self.url}: that URL, or the key in OPENAI_API_KEY, cannot be sent")
         if isinstance(answer, Exception):
             raise answer
         return _texts(answer)
 
-    def _post(self, body, with_schema):
-        """The bytes of the answer; runs in a thread, of which `within` takes the exception."""
+    def _post(self, body, with_schema, with_n):
+        """The bytes of the answer; runs in a thread, whose exceptions `within` returns."""
         if with_schema:
             schema = {"name": "call", "schema": self.schema}
             body = body | {"response_format": {"type": "json_schema", "json_schema": schema}}
+        if not with_n:
+            body = body | {"n": 1}
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get("OPENAI_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
