@@ -22,7 +22,8 @@ BERGEN = {"tool": "get_weather", "args": {"city": "Bergen"}}
 
 
 def settings(**changed):
-    loaded = recipe.load(None, [("dataset.size", 40), *((f"teacher.{key}", value) for key, value in changed.items())])
+    fixed = [("dataset.source", "teacher"), ("dataset.size", 40)]
+    loaded = recipe.load(None, [*fixed, *((f"teacher.{key}", value) for key, value in changed.items())])
     return loaded | {"model": loaded["model"] | {"name": "embedded"}}
 
 
@@ -113,6 +114,12 @@ def test_kept_calls_become_records_with_their_scores_and_some_answers():
     assert records[0]["completion"] == json.dumps(OSLO) and records[0]["source"] == "teacher"
     assert records[0]["meta"]["agree"] == 5 and records[0]["meta"]["loss"] == loss
     assert 'Result: {"sky": "clear"}' in records[-1]["prompt"] and "It is cold." in records[-1]["completion"]
+
+
+def test_a_receipt_is_compared_with_the_answer_without_a_call_alone():
+    row = {"call": OSLO, "result": {"sky": "clear"}, "loss": {"none": 2.0, "call": 1.0, "result": 0.75}}
+    assert teacher._gain(row) == 0.25
+    assert teacher._gain(row | {"result": {"status": "noted", "city": "Oslo"}}) == 1.25
 
 
 # ---- an endpoint on loopback
@@ -301,7 +308,8 @@ def test_a_model_behind_an_endpoint_teaches_and_a_local_one_judges(model_server,
 
 def test_a_local_teacher_writes_the_same_bytes_again(tmp_path):
     requests = tmp_path / "requests.txt"
-    requests.write_text("How is the weather in Oslo?\nWhat is 3 + 5?\nHow is the weather in Oslo?\n", encoding="utf-8")
+    towns = ("Oslo", "Lagos", "Quito", "Hanoi", "Perth", "Sofia", "Oslo")
+    requests.write_text("".join(f"How is the weather in {town}?\n" for town in towns), encoding="utf-8")
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         done = run(folder, "--teacher", "embedded", "--requests", requests)

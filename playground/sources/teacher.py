@@ -11,12 +11,14 @@ call is kept when
    the loss being the mean over the answer's tokens, in nats, under the teacher or, for an endpoint, a local model.
 
 What differs from the paper: the second filter is not in it. All tokens of the answer weigh the same, as a call comes
-before the answer and not in its middle. `respond` returns nothing that the teacher did not write itself, so it is the
-paper's "no call", and kept if it says what the answer says. And a request that comes without an answer, as those of
-a user's file may, passes the third filter unjudged, and is counted.
+before the answer and not in its middle. A result that repeats the call, as the receipt of `send_email`, makes the last
+two losses the same and every such call useless, so there the result's loss is compared with loss(answer) alone.
+`respond` returns nothing that the teacher did not write itself: it is the paper's "no call", and kept if it says what
+the answer says. And a request that comes without an answer, as those of a user's file may, passes the third filter
+unjudged, and is counted.
 
 The requests of the templates have their labels dropped, but their answers were made from the right call's result,
-and so tell more than the answers of real chats would.
+and so tell more than the answers of real chats would. A call is executed as anywhere, but no email leaves stage 02.
 """
 
 import json
@@ -160,8 +162,14 @@ def filter_by_loss(candidates, model, tokenizer, settings, batch_size):
 def _gain(row):
     """How much likelier the result makes the answer, in nats a token; infinite where nothing need be judged."""
     if "loss" in row:
-        return min(row["loss"]["none"], row["loss"]["call"]) - row["loss"]["result"]
+        without = row["loss"]["none"] if _is_receipt(row) else min(row["loss"]["none"], row["loss"]["call"])
+        return without - row["loss"]["result"]
     return math.inf if row["answer"] is None or _plain(row["answer"]) == _plain(row["result"]["message"]) else -math.inf
+
+
+def _is_receipt(row):
+    """Whether the result repeats every argument of the call."""
+    return all(value in row["result"].values() for value in row["call"]["args"].values())
 
 
 def _plain(text):
