@@ -47,10 +47,12 @@ def test_requests_are_read_from_lines_of_text_and_from_json(tmp_path, capsys):
     text.write_text("How is Oslo?\n\n[not JSON]\n", encoding="utf-8")
     assert [row["prompt"] for row in teacher.read_requests(text)] == ["How is Oslo?", "[not JSON]"]
     good = [{"prompt": "What is 3 + 5?", "answer": "8"}, *({"prompt": f"How is town {n}?"} for n in range(9))]
-    rows.write_text("".join(json.dumps(row) + "\n" for row in [*good, {"answer": "8"}, "As text"]), encoding="utf-8")
+    bad = [{"answer": "8"}, {"prompt": "\ud800"}]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*good, *bad, "As text"]), encoding="utf-8")
     found = teacher.read_requests(rows)
     assert (found[0]["answer"], found[1]["answer"], found[-1]["prompt"]) == ("8", None, "As text") and len(found) == 11
-    assert f"{rows}:11: prompt is not a text" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{rows}:11: prompt is not a text" in said and f"{rows}:12: prompt has a lone surrogate" in said
 
 
 # ---- the filters
@@ -76,7 +78,7 @@ def test_an_answers_loss_is_that_of_its_tokens_alone_whatever_the_padding(base_m
 
     pairs = [("How is Oslo?", "It is 3 °C."), ("What is the weather in Bergen tomorrow?", 'It is "sunny" in Bergen.')]
     for pair, loss in zip(pairs, teacher.answer_losses(base_model, tokenizer, pairs, 2), strict=True):
-        ids, count = teacher._encode(*pair, tokenizer)
+        ids, count = teacher._encode(*pair, tokenizer, 1024)
         assert tokenizer.decode(ids[-count:]) == toolbox.to_json(pair[1])[1:-1]
         labels = torch.tensor([[-100] * (len(ids) - count) + ids[-count:]])
         with torch.inference_mode():

@@ -59,7 +59,7 @@ class EndpointTeacher:
             "url": self.url, "schema": self.schema, "model": self.settings["model"],
             "messages": [*self.shown, {"role": "user", "content": prompts[0]}],
             "n": self.settings["samples"], "temperature": self.settings["temperature"],
-            "max_tokens": self.max_tokens, "seed": self.seed + index,
+            "max_tokens": self.max_tokens, "seed": self.seed,
         }  # fmt: skip
 
     def ask(self, question):

@@ -32,7 +32,7 @@ from playground.sources import asking, reading, templates
 from playground.sources.conversation import BadRow, checked_call, write_prompt
 from playground.sources.endpoint import EndpointTeacher
 
-MAX_REQUEST = 4000  # characters
+MAX_TEXT = 4000  # characters of a request or an answer
 SECOND_TURN = 6  # one in so many kept calls also gives the answer to its result: as often as in the templates
 CACHE = "02_create_dataset.asked.jsonl"  # in the output folder: all that teachers have said
 
@@ -70,13 +70,19 @@ def read_requests(path):
                 raise row
             row = {"prompt": row} if isinstance(row, str) else row
             prompt, answer = (row.get("prompt"), row.get("answer")) if isinstance(row, dict) else (None, None)
-            if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_REQUEST:
-                raise BadRow(f"prompt is not a text of 1 to {MAX_REQUEST} characters")
-            if answer is not None and (not isinstance(answer, str) or not answer.strip()):
-                raise BadRow("answer is not a text")
+            _check_text(prompt, "prompt")
+            if answer is not None:
+                _check_text(answer, "answer")
             requests.append({"prompt": " ".join(prompt.split()), "answer": answer, "meta": {}})
     report.finish()
     return requests
+
+
+def _check_text(value, name):
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+        raise BadRow(f"{name} is not a text of 1 to {MAX_TEXT} characters")
+    if not value.isascii() and value != value.encode("utf-8", "replace").decode("utf-8"):
+        raise BadRow(f"{name} has a lone surrogate, which is no text")
 
 
 # ---- samples -> records
@@ -100,6 +106,7 @@ def add_records(requests, labelled, tools, recipe):
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise UserError(f"the teacher adds nothing ({why}): take another teacher or set teacher.agree and teacher.tau.")
+    print(f"The teacher's calls for {len(kept)} of {len(requests)} requests pass the filters.")
     unjudged = sum(row["loss"] is None for row in kept if row["call"]["tool"] != "respond")
     if unjudged:
         print(f"{unjudged} calls are kept by execution and agreement alone: their requests come without an answer.")
@@ -183,7 +190,8 @@ def answer_losses(model, tokenizer, pairs, batch_size):
 
     from playground.generation import positions
 
-    encoded = [_encode(prompt, answer, tokenizer) for prompt, answer in pairs]
+    limit = getattr(model.config, "max_position_embeddings", None) or MAX_TEXT
+    encoded = [_encode(prompt, answer, tokenizer, limit) for prompt, answer in pairs]
     order = sorted(range(len(pairs)), key=lambda index: len(encoded[index][0]))
     losses = [0.0] * len(pairs)
     for begin in range(0, len(order), batch_size):
@@ -205,13 +213,13 @@ def answer_losses(model, tokenizer, pairs, batch_size):
     return losses
 
 
-def _encode(prompt, answer, tokenizer):
-    """(token ids of the prompt and a `respond` up to the end of its message, how many of them are the answer's)."""
+def _encode(prompt, answer, tokenizer, limit):
+    """(the last `limit` token ids of the prompt and a `respond` up to the end of its message, how many are of that)."""
     message = toolbox.to_json(answer)[1:-1]
     call = toolbox.to_json({"tool": "respond", "args": {"message": ""}}).removesuffix('"}}')
     opening = tokenizer(call if tokenizer.chat_template else f" {call}", add_special_tokens=False)["input_ids"]
     ids = tokenizer(message, add_special_tokens=False)["input_ids"]
-    return [*toolbox.encode_prompt(prompt, tokenizer), *opening, *ids], len(ids)
+    return [*toolbox.encode_prompt(prompt, tokenizer), *opening, *ids][-limit:], min(len(ids), limit - 1)
 
 
 def to_records(kept):
