@@ -99,12 +99,12 @@ def test_of_two_calls_the_one_whose_result_the_answer_tells_of_is_kept(base_mode
     assert not teacher.filter_by_loss(candidates, base_model, tokenizer, {"tau": 50.0}, 64)[0]
 
 
-def test_respond_is_kept_where_it_says_what_the_answer_says_and_where_there_is_none():
+def test_respond_is_kept_where_it_says_what_the_answer_says_and_where_there_is_none(base_model, tokenizer):
     candidates = []
     for answer in ("Hello there!", "It is 3 °C in Oslo.", None):
         result = {"message": "hello there!"}
         candidates.append([request("hi", answer) | {"call": {"tool": "respond", "args": result}, "result": result}])
-    kept, left_out = teacher.filter_by_loss(candidates, None, None, {"tau": 0.3}, 64)
+    kept, left_out = teacher.filter_by_loss(candidates, base_model, tokenizer, {"tau": 0.3}, 64)
     assert [row["answer"] for row in kept] == ["Hello there!", None] and left_out.total() == 1
 
 
