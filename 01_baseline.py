@@ -10,12 +10,10 @@ a call ends where the line ends, so only its first line is judged.
 Writes outputs/01_baseline/: metrics.json, predictions.jsonl, manifest.json. Next: 02_create_dataset.py
 """
 
-import collections
 import itertools
-import random
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring, sources
+from playground import artifacts, prompting, recipe, scoring, sources
 
 POOL = 500  # training records that examples are picked from
 SHOWN = 4  # answers of each kind that are printed in full
@@ -23,23 +21,6 @@ SHOWN = 4  # answers of each kind that are printed in full
 
 def add_flags(parser):
     parser.add_argument("--requests", dest="baseline.requests", type=int, help="how many test requests to ask")
-
-
-def few_shot(prompt, examples, tools):
-    """The prompt with the tools' signatures and worked examples before it; the first "User: " is put on later."""
-    shown = "\n\n".join(f"User: {row['prompt']}\nCall: {row['completion']}" for row in examples)
-    return f"These are the tools:\n{toolbox.signatures(tools)}\n\n{shown}\n\nUser: {prompt}"
-
-
-def pick_examples(records, count, seed):
-    """Training records for the few-shot prompt: a first turn of each tool before a second of any."""
-    records = random.Random(seed).sample(records, len(records))
-    by_tool = collections.defaultdict(list)
-    for row in records:
-        if "\n" not in row["prompt"]:
-            by_tool[row["meta"]["tool"]].append(row)
-    rounds = (rows[i] for i in range(count) for rows in by_tool.values() if i < len(rows))
-    return [row for row, _ in zip(rounds, range(count), strict=False)]
 
 
 def verdict(text, tools):
@@ -66,7 +47,7 @@ def main():
     tools, splits = dataset.tools, dataset.splits
     requests = [row for row in splits["test"] if "\n" not in row["prompt"]][: settings["baseline"]["requests"]]
     shown = list(itertools.islice(splits["train"], POOL))
-    examples = pick_examples(shown, settings["baseline"]["shots"], settings["seed"])
+    examples = prompting.pick_examples(shown, settings["baseline"]["shots"], settings["seed"])
     print(f"Asking {base['name']} {len(requests)} requests, plain and with {len(examples)} examples before each.\n")
 
     predictions, metrics = [], {}
@@ -74,7 +55,7 @@ def main():
         for kind in ("plain", "few_shot"):
             prompts = [row["prompt"] for row in requests]
             if kind == "few_shot":
-                prompts = [few_shot(prompt, examples, tools) for prompt in prompts]
+                prompts = [prompting.few_shot(prompt, examples, tools) for prompt in prompts]
             completions = generation.generate(model, tokenizer, prompts, settings, progress=kind)
             scores = []
             for row, completion in zip(requests, completions, strict=True):

@@ -5,6 +5,8 @@
     python 02_create_dataset.py --source toolbench --path ToolBench/data
     python 02_create_dataset.py --source xlam_function_calling_60k.json
     python 02_create_dataset.py --source my_chats.jsonl --export openai
+    python 02_create_dataset.py --source teacher --size 100
+    python 02_create_dataset.py --source teacher --teacher-url http://localhost:8000/v1 --teacher NAME
 
 A record is a request and the call that answers it. Templates make them: a phrasing ("what's the weather in
 {city}?") filled with entities (a city), then varied by rule. What makes the test mean something is that its
@@ -15,6 +17,11 @@ entities and near-duplicates on every run, and stops the stage if it finds one.
 Records also come from data that others have made: ToolBench's answer trees and conversations, or a file (or a
 dataset on the hub) in OpenAI's, the Berkeley leaderboard's, xLAM's, Glaive's or Hermes' format. Their tools come
 with them, and the later stages use those. Rows that cannot be used are skipped and named.
+
+And a model can write its own (playground/sources/teacher.py): a teacher, by default what stage 03 has trained,
+calls tools for requests that nobody has labelled, and the calls that pass three filters are added to the labelled
+records. The key of an endpoint is taken from OPENAI_API_KEY. What the teacher has said is kept beside the artifact,
+in 02_create_dataset.asked.jsonl, and not asked again.
 
 Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, tools.json, README.md,
 balance.png, metrics.json; with --export openai, train.openai.jsonl and so on. Next: 03_finetune.py
@@ -34,11 +41,14 @@ TOOLS_SHOWN = 40  # rows of the data card's table
 
 def add_flags(parser):
     flag = parser.add_argument
-    flag("--source", dest="dataset.source", help="templates, toolbench, a file, or a dataset on the hub (templates)")
+    flag("--source", dest="dataset.source", help="templates, toolbench, teacher, a file or hub dataset (templates)")
     flag("--path", dest="dataset.path", metavar="DIR", help="where ToolBench's data is")
     flag("--strict", dest="dataset.strict", action="store_true", default=None, help="no ToolBench data is an error")
     flag("--format", dest="dataset.format", metavar="NAME", help=f"of the file: {', '.join(known_formats())} (guessed)")
-    flag("--size", dest="dataset.size", type=int, help="training records (500 from templates, else all)")
+    flag("--size", dest="dataset.size", type=int, help="training records, of a teacher the labelled ones (500)")
+    flag("--teacher", dest="teacher.model", metavar="NAME", help="stage, folder or name of a model (03_finetune)")
+    flag("--teacher-url", dest="teacher.url", metavar="URL", help="OpenAI-compatible endpoint of the teacher")
+    flag("--requests", dest="teacher.requests", metavar="FILE", help="requests to label: .txt or {prompt, answer} rows")
     flag("--tools", dest="tools.file", metavar="FILE", help="tool set, in OpenAI's JSON format")
     flag("--export", dest="dataset.export", metavar="NAME", help="a second form to write: openai")
 

@@ -26,6 +26,7 @@ from playground import artifacts, recipe, scoring
 
 STAGE = "03_finetune"
 IGNORE = -100  # the label that cross-entropy skips
+SWAPPED = {"templates", "teacher"}  # sources whose tools take any words as arguments
 
 
 def add_flags(parser):
@@ -49,8 +50,8 @@ def argument_values(text):
 
 
 def words_of(record):
-    """The words in the arguments of a templates record's calls; none of another source's."""
-    if record.get("source") != "templates":
+    """The words in the arguments of the calls of a record that is SWAPPED; none of another source's."""
+    if record.get("source") not in SWAPPED:
         return set()  # another source's arguments may be numbers, one of a few words, or bounded
     values = argument_values(f"{record['prompt']}\n{record['completion']}")
     return {word for value in values for word in re.findall(r"[^\W\d_]{3,}", value)}
@@ -62,9 +63,9 @@ def swap_arguments(record, words, share, rng):
     Read ten times, 500 records can be learned by heart, and then an address that is not among them is answered
     with one that is. With other values each time, copying what stands in the request is the only way to be right.
     words: what to draw from; capitals stay capitals. share: of the words and numbers, how many are exchanged.
-    2, 3 and 100 stay, being part of "squared", "cubed" and "%". Only templates' records are changed.
+    2, 3 and 100 stay, being part of "squared", "cubed" and "%". Records of imported data are not changed.
     """
-    if record.get("source") != "templates":
+    if record.get("source") not in SWAPPED:
         return record
     prompt, completion = record["prompt"], record["completion"]
     exchange = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tools as toolbox
 from playground.artifacts import UserError
-from playground.sources import conversation, formats, leaks, records, templates, toolbench, writing
+from playground.sources import conversation, formats, leaks, records, teacher, templates, toolbench, writing
 
 WILD = Path(__file__).parent / "wild.jsonl"
 TEMPLATE_RECORDS = 500  # training records where the recipe names no size
@@ -34,6 +34,8 @@ def build(recipe):
     settings = recipe["dataset"]
     if settings["source"] == "templates":
         return _templates(recipe)
+    if settings["source"] == "teacher":
+        return _teacher(recipe)
     if settings["source"] == "toolbench":
         found = toolbench.load(settings["path"] or ".")
         if found is None:
@@ -67,6 +69,31 @@ def _templates(recipe):
     except ValueError as error:
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
     return Dataset(splits | _wild(tools), tools, "templates", "the project's own", [Path(recipe["tools"]["file"])])
+
+
+def _teacher(recipe):
+    """The templates' dataset, and in training, after the labelled records, what the teacher adds to them."""
+    settings, labelled = recipe["teacher"], recipe["dataset"]["size"] or TEMPLATE_RECORDS
+    # One stream, so the labelled records are those of `--source templates`, and no request is asked that is labelled.
+    sizes = recipe["dataset"] | {"size": labelled + (0 if settings["requests"] else settings["unlabelled"])}
+    dataset = _templates(recipe | {"dataset": sizes})
+    train, tools = list(dataset.splits["train"]), dataset.tools
+    if settings["requests"]:
+        requests = teacher.read_requests(settings["requests"])
+        dataset.files.append(Path(settings["requests"]))
+    else:
+        requests = [teacher.drop_label(record, tools) for record in train[labelled:]]
+    train = train[:labelled]
+    held_out = leaks.HeldOut({split: rows for split, rows in dataset.splits.items() if split != "train"})
+    known = {record["prompt"] for record in train}
+    new = {row["prompt"]: row for row in requests if row["prompt"] not in known and not held_out.leaks(row)}
+    added, left_out, files = teacher.add_records(list(new.values()), train, tools, recipe)
+    if len(new) < len(requests):
+        left_out["requests that came before or are too close to a held-out one"] = len(requests) - len(new)
+    dataset.source = f"teacher ({settings['model']}), after {labelled} labelled records of the templates"
+    dataset.splits["train"], dataset.left_out = train + added, dict(left_out)
+    dataset.files += files
+    return dataset
 
 
 def _wild(tools):

@@ -53,21 +53,22 @@ class Report:
             print(f"{self.path}: {skipped} of {self.rows} rows skipped.", file=sys.stderr)
 
 
-def rows(path):
+def rows(path, text=False):
     """Iterator over (number, row) of a file of JSON lines or of one JSON array; a bad row is a BadRow.
 
-    Memory is that of one row. Raises UserError for a file that cannot be read or an array that breaks off.
+    With `text`, a row is a line of text. Memory is that of one row.
+    Raises UserError for a file that cannot be read or an array that breaks off.
     """
     try:
         with Path(path).open("rb") as file:
             start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
             file.seek(0)
-            yield from _array(path, file) if start == b"[" else _lines(file)
+            yield from _array(path, file) if start == b"[" and not text else _lines(file, text)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
 
 
-def _lines(file):
+def _lines(file, text):
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
@@ -76,12 +77,13 @@ def _lines(file):
                 line = file.readline(MAX_LINE)
             yield number, BadRow("over 1 MB")
         elif line.strip():
-            yield number, _parsed(line)
+            yield number, _parsed(line, text)
 
 
-def _parsed(line):
+def _parsed(line, text):
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        line = line.decode("utf-8-sig")
+        return line if text else json.loads(line)
     except UnicodeDecodeError:
         return BadRow("not UTF-8")
     except ValueError as error:

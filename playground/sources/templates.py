@@ -20,7 +20,7 @@ import tools as toolbox
 from playground.sources.entities import DEAL, Entities, parse_template, read_data
 from playground.sources.leaks import HeldOut, LeakError, leak_check
 
-__all__ = ["LeakError", "Train", "build_splits", "leak_check"]
+__all__ = ["LeakError", "Train", "answer", "build_splits", "leak_check"]
 
 FIRST_TURNS, SECOND_TURNS = 17, 3  # of 20 records; a second turn answers with a tool's result
 CALLS, NO_CALL = 17, 3  # of 20 first turns; those that need no tool go to `respond`
@@ -153,7 +153,7 @@ def _draw(split, tools, rng):
             if rng.random() < TOOL_ERROR:
                 result = {"error": entities.draw("error")}
             prompt = toolbox.with_results(prompt, [(call, result)])
-            call = {"tool": "respond", "args": {"message": _answer(call, result)}}
+            call = {"tool": "respond", "args": {"message": answer(call, result)}}
         meta = {"phrasing": phrasing.id, "tool": call["tool"], "turn": turn, "entities": used}
         yield {"prompt": prompt, "completion": toolbox.to_json(call), "source": "templates", "meta": meta}
 
@@ -164,7 +164,8 @@ def _deck(cards, rng):
         yield from rng.sample(cards, len(cards))
 
 
-def _answer(call, result):
+def answer(call, result):
+    """What an assistant says to the user after a call that returned this result."""
     args = call["args"]
     if "error" in result:
         return f"Sorry, that did not work: {result['error']}."

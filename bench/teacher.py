@@ -1,0 +1,107 @@
+"""Does the teacher pay? 100 labelled requests against the same 100 and what a teacher trained on them adds.
+
+    python bench/teacher.py --seeds 0 1 2 --out outputs/teacher --model embedded
+
+For each seed: stage 03 on the labelled records alone; the same for as many steps as the third row takes, because more
+steps help by themselves; and on the labelled records and those that the first model added as a teacher. Prints mean
+(lowest to highest) on the test split, greedy and free, as a Markdown table. What is there is not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
+
+
+def run(stage, output_dir, *flags):
+    if not (output_dir / stage).exists():
+        command = [sys.executable, f"{stage}.py", "--output-dir", str(output_dir), *map(str, flags)]
+        subprocess.run(command, cwd=ROOT, check=True)
+
+
+def lines(output_dir, name):
+    text = (output_dir / "02_create_dataset" / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def evaluate(output_dir):
+    """The metrics on the test split of the model in `output_dir`; made once."""
+    path = output_dir / "test.json"
+    if not path.exists():
+        import tools as toolbox
+        from playground import generation, models, recipe, scoring
+
+        settings, test = recipe.load(None, [("output_dir", str(output_dir))]), lines(output_dir, "test.jsonl")
+        tokenizer, model, _ = models.load_checkpoint(settings, "03_finetune")
+        completions = generation.generate(model, tokenizer, [row["prompt"] for row in test], settings, progress="test")
+        scores = scoring.judge(completions, test, toolbox.load_tools())
+        path.write_text(json.dumps(scoring.summarize(scores)))
+    return json.loads(path.read_text())
+
+
+def right(added, seed, sizes):
+    """The share of the teacher's calls that are the labels that its requests have lost."""
+    import tools as toolbox
+    from playground.sources import conversation, templates
+
+    calls = {}
+    for record in templates.build_splits(sizes, toolbox.load_tools(), seed)["train"]:
+        (_, request), *turns = conversation.read_prompt(record["prompt"])
+        calls[request] = toolbox.to_json(turns[0][1]) if turns else record["completion"]
+    first = [row for row in added if row["meta"]["turn"] == 1]
+    return sum(row["completion"] == calls[row["prompt"]] for row in first) / len(first)
+
+
+def run_seed(seed, options):
+    """[{column: value}] of the three models of one seed."""
+    folders = [Path(options.out).resolve() / f"seed-{seed}" / name for name in ("labelled", "longer", "teacher")]
+    labelled, longer, teacher = folders
+    flags = ["--seed", seed, "--model", options.model, *options.flags]
+    size = ["--size", options.size]
+    for folder in (labelled, longer):
+        run("02_create_dataset", folder, *flags, *size)
+    run("03_finetune", labelled, *flags)
+    run("02_create_dataset", teacher, *flags, *size, "--source", "teacher", "--teacher", labelled / "03_finetune")
+    run("03_finetune", teacher, *flags)
+    manifest = json.loads((teacher / "03_finetune" / "manifest.json").read_text())
+    train = lines(teacher, "train.jsonl")
+
+    from playground import recipe
+
+    epochs = recipe.sft_settings(manifest["recipe"], manifest["base_model"]["kind"])["epochs"]
+    run("03_finetune", longer, *flags, "--epochs", round(epochs * len(train) / options.size))
+    data = json.loads((teacher / "02_create_dataset" / "manifest.json").read_text())["recipe"]
+    sizes = {"train": options.size + data["teacher"]["unlabelled"]}
+    sizes |= {"val": data["dataset"]["validation_size"], "test": data["dataset"]["test_size"]}
+    added = [row for row in train if row["source"] == "teacher"]
+    print(f"seed {seed}: {len(added)} records added, {right(added, seed, sizes):.1%} of their calls right", flush=True)
+    return [evaluate(folder) for folder in folders]
+
+
+def table(seeds, size):
+    names = [f"{size} labelled", f"{size} labelled, as many steps as the next", f"{size} labelled and the teacher's"]
+    rows = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, metrics in zip(names, zip(*seeds, strict=True), strict=True):
+        cells = []
+        for key in COLUMNS.values():
+            values = [row[key] for row in metrics]
+            spread = f" ({min(values):.1%} to {max(values):.1%})" if len(values) > 1 else ""
+            cells.append(f"{sum(values) / len(values):.1%}{spread}")
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=100, help="labelled requests")
+    parser.add_argument("--out", default="outputs/teacher")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
+    options = parser.parse_args()
+    print(table([run_seed(seed, options) for seed in options.seeds], options.size))
