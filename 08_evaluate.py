@@ -12,7 +12,7 @@ Writes outputs/08_evaluate/: report.md, exact_call.png, metrics.json, prediction
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, recipe, scoring, statistics
 
 STAGE = "08_evaluate"
 MODELS = {"sft": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
@@ -43,7 +43,7 @@ def with_intervals(scores, seconds, samples):
     cell = {"n": len(scores)}
     for metric in scoring.METRICS:
         values = [row[metric] for row in scores if row[metric] is not None]
-        cell[metric] = scoring.interval(values, samples)
+        cell[metric] = statistics.interval(values, samples)
     return {**cell, "seconds_per_call": seconds / len(scores)}
 
 
