@@ -15,12 +15,14 @@ class Completion:
     """What a model wrote after one prompt.
 
     text: without special tokens; token_ids: as generated, the end-of-sequence token included if there is
-    one; ended: whether the model stopped by itself rather than at the limit.
+    one; ended: whether the model stopped by itself rather than at the limit; forward_passes: how often the
+    model was asked for this row.
     """
 
     text: str
     token_ids: list[int]
     ended: bool
+    forward_passes: int
 
 
 def generate(model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None):
@@ -49,7 +51,7 @@ def generate(model, tokenizer, prompts, recipe, grammar=None, temperature=None, 
             generated = _generate_batch(model, tokenizer, batch, limit, temperature, generator, matchers)
             for i, ids in zip(rows, generated, strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True)
-                completions[i] = Completion(text, ids, _has_ended(ids, tokenizer))
+                completions[i] = Completion(text, ids, _has_ended(ids, tokenizer), len(ids))
             bar.update(len(rows))
     return completions
 
