@@ -61,31 +61,28 @@ def find_models(settings, wanted):
     return found, left_out
 
 
-def answer(model, tokenizer, records, settings, grammar, sampled, progress):
-    """Rows for predictions.jsonl: the model's outputs to the records, several for each with sampling."""
+def answer(model, tokenizer, records, settings, grammar, temperature, progress):
+    """Rows for predictions.jsonl: the model's outputs to the records, a record as often as it is given."""
     from playground import generation
 
-    evaluate = settings["evaluate"]
-    repeated = [record for record in records for _ in range(evaluate["samples"] if sampled else 1)]
     begin = time.time()
     completions = generation.generate(
-        model, tokenizer, [record["prompt"] for record in repeated], settings, grammar=grammar,
-        temperature=evaluate["temperature"] if sampled else 0.0, progress=progress,
+        model, tokenizer, [record["prompt"] for record in records], settings, grammar=grammar,
+        temperature=temperature, progress=progress,
     )  # fmt: skip
-    seconds = (time.time() - begin) / len(repeated)
+    seconds = (time.time() - begin) / len(records)
     return [
         {"id": record["id"], "output": done.text, "ended": done.ended, "tokens": len(done.token_ids),
          "forward_passes": done.forward_passes, "seconds": round(seconds, 6)}
-        for record, done in zip(repeated, completions, strict=True)
+        for record, done in zip(records, completions, strict=True)
     ]  # fmt: skip
 
 
 def score_rows(rows, records, tools):
-    by_id = {record["id"]: record for record in records}
-    asked = [by_id[row["id"]] for row in rows]
+    """The score of each row against its record; the row gets its kind of failure."""
     scores = [
         scoring.score(row["output"], record["completion"], tools, row["ended"], record["prompt"])
-        for row, record in zip(rows, asked, strict=True)
+        for row, record in zip(rows, records, strict=True)
     ]
     for row, score in zip(rows, scores, strict=True):
         row["failure"] = score["failure"]
@@ -93,37 +90,32 @@ def score_rows(rows, records, tools):
 
 
 def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
-    """{split: {decoding: cell}} of one model, and {split: {decoding: greedy scores}}. Loads it only if need be."""
+    """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
     from playground import grammar, models
 
-    model_hash, loaded, cells, scores = evaluation.hash_model(folder, base_path), {}, {}, {}
-    evaluate = settings["evaluate"]
-
-    def generate(group, records):
-        if not loaded:
-            loaded["tokenizer"] = models.load_tokenizer(folder)
-            loaded["model"] = models.load_model(folder, settings, base_path)
-            schema = toolbox.call_schema(tools)
-            loaded["constrained"] = grammar.compile_schema(schema, loaded["tokenizer"], leading_space=True)
-        return answer(
-            loaded["model"], loaded["tokenizer"], records, settings, loaded.get(group["decoding"]),
-            group["sampling"] == "sampled", f"{name}, {', '.join(group.values())}",
-        )  # fmt: skip
-
+    evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
+    resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
     for split, records in splits.items():
+        some = evaluation.spread(records, evaluate["sampled_requests"])
+        drawn = [record for record in some for _ in range(evaluate["samples"])]
         for decoding in DECODINGS:
-            judged = {}
-            for sampling in ("greedy", "sampled"):
-                asked = evaluation.spread(records, evaluate["sampled_requests"]) if sampling == "sampled" else records
+            judged, rows = {}, {}
+            for sampling, asked, temperature in (("greedy", records, 0.0), ("sampled", drawn, evaluate["temperature"])):
                 group = {"split": split, "decoding": decoding, "sampling": sampling}
-                rows = predictions.kept(name, model_hash, group)
-                if rows is None:
-                    rows = predictions.add(name, model_hash, group, generate(group, asked))
-                judged[sampling] = score_rows(rows, asked, tools)
-                if sampling == "greedy":
-                    cell = evaluation.greedy_cell(records, rows, judged["greedy"], evaluate["bootstrap_samples"])
-            sampled = evaluation.sampled_cell(judged["sampled"], evaluate["samples"], evaluate["bootstrap_samples"])
-            cells.setdefault(split, {})[decoding] = {**cell, "sampled": sampled}
+                made = predictions.kept(name, model_hash, group, [record["id"] for record in asked])
+                if made is None:
+                    if tokenizer is None:
+                        tokenizer = models.load_tokenizer(folder)
+                        model = models.load_model(folder, settings, base_path)
+                        compiled = grammar.compile_schema(toolbox.call_schema(tools), tokenizer, leading_space=True)
+                    constraint = compiled if decoding == "constrained" else None
+                    progress = f"{name}, {', '.join(group.values())}"
+                    made = answer(model, tokenizer, asked, settings, constraint, temperature, progress)
+                    made = predictions.add(name, model_hash, group, made)
+                rows[sampling], judged[sampling] = made, score_rows(made, asked, tools)
+            cell = evaluation.greedy_cell(records, rows["greedy"], judged["greedy"], resamples)
+            cell["sampled"] = evaluation.sampled_cell(judged["sampled"], evaluate["samples"], resamples)
+            cells.setdefault(split, {})[decoding] = cell
             scores.setdefault(split, {})[decoding] = judged["greedy"]
     return cells, scores, model_hash
 

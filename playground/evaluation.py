@@ -28,18 +28,22 @@ def hash_model(folder, base_path=None):
 
 
 def hash_settings(settings, tool_file):
-    """sha256 over all of a recipe that decides what a given model answers to a given request."""
-    evaluate = {key: settings["evaluate"][key] for key in ("sampled_requests", "samples", "temperature", "requests")}
-    used = [settings["generate"], settings["model"]["dtype"], settings["seed"], evaluate, artifacts.sha256(tool_file)]
-    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
+    """{sampling: sha256} over all of a recipe that decides what a given model answers to a given request."""
+    evaluate, hashes = settings["evaluate"], {}
+    for sampling, keys in (("greedy", ()), ("sampled", ("temperature", "samples", "sampled_requests"))):
+        used = [settings["generate"]["max_new_tokens"], settings["model"]["dtype"], artifacts.sha256(tool_file)]
+        used += [settings["seed"], settings["generate"]["batch_size"]] if keys else []
+        used += [evaluate[key] for key in keys]
+        hashes[sampling] = hashlib.sha256(json.dumps(used).encode()).hexdigest()
+    return hashes
 
 
 class Predictions:
     """The outputs of this and of the last evaluation: what is there from the last one is not generated again."""
 
-    def __init__(self, path, datasets, settings_hash):
+    def __init__(self, path, datasets, settings_hashes):
         """datasets: {split: sha256}. Says what of the file at `path` is refused, as it answers other requests."""
-        self.path, self.datasets, self.settings_hash = Path(path), datasets, settings_hash
+        self.path, self.datasets, self.settings_hashes = Path(path), datasets, settings_hashes
         self.rows, self._known = [], {}
         refused = Counter()
         for row in self._read():
@@ -55,26 +59,29 @@ class Predictions:
             return []
         try:
             rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-            return [row for row in rows if row["settings"] == self.settings_hash]
+            return [row for row in rows if row["settings"] == self.settings_hashes[row["sampling"]]]
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(f"{self.path} cannot be read ({error!r}): delete it and run the stage again.") from None
 
     def _key(self, model_hash, row):
         return (model_hash, *(row[name] for name in SAME))
 
-    def kept(self, name, model_hash, group):
-        """The last evaluation's rows of a group, {"split", "decoding", "sampling"}, or None where they are new."""
-        rows = self._known.get(self._key(model_hash, group))
-        return None if rows is None else self._add([{**row, "model": name} for row in rows])
+    def kept(self, name, model_hash, group, ids):
+        """The rows there are of a group, {"split", "decoding", "sampling"}; None unless they answer just these ids."""
+        rows = self._known.get(self._key(model_hash, group), [])
+        return self._add([{**row, "model": name} for row in rows]) if [row["id"] for row in rows] == ids else None
 
     def add(self, name, model_hash, group, rows):
         """The rows of a group that have just been generated, stamped with what they were made from."""
-        stamp = {"dataset": self.datasets[group["split"]], "model_sha256": model_hash, "settings": self.settings_hash}
+        stamp = {"dataset": self.datasets[group["split"]], "model_sha256": model_hash}
+        stamp["settings"] = self.settings_hashes[group["sampling"]]
         return self._add([{"model": name, **group, **row, **stamp} for row in rows])
 
     def _add(self, rows):
         self.rows += rows
-        self._known.setdefault(self._key(rows[0]["model_sha256"], rows[0]), rows)  # DPO or PPO may have kept the SFT model
+        self._known.setdefault(
+            self._key(rows[0]["model_sha256"], rows[0]), rows
+        )  # DPO or PPO may have kept the SFT model
         return rows
 
 

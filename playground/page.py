@@ -104,13 +104,12 @@ def _by_split(metrics, columns, row):
 
 
 def _results(metrics):
-    def row(cell):
-        return [_rate(cell[metric]) for metric in (*SHOWN.values(), *scoring.DETAILS)]
-
-    extra = ["argument F1", "no tool needed, none called", "answer supported", "answer well formed"]
     note = _note("Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
                  "test_wild was written by hand. Small print: 95% bootstrap intervals.")  # fmt: skip
-    return note + _by_split(metrics, [*SHOWN, *extra], row)
+    grid = _by_split(metrics, SHOWN, lambda cell: [_rate(cell[metric]) for metric in SHOWN.values()])
+    columns = ["argument F1", "no tool needed, none called", "answer supported", "answer well formed"]
+    more = _by_split(metrics, columns, lambda cell: [_rate(cell[metric]) for metric in scoring.DETAILS])
+    return f"{note}{grid}<details><summary>More figures</summary>{more}</details>"
 
 
 def _ladder(metrics):
@@ -224,11 +223,10 @@ def _examples(rows, splits):
         for name, options in (("split", splits), ("model", names), ("kind", ["right", *kinds]))
     )  # fmt: skip
     body = "".join(_example(key[0], records[key], outputs[key]) for key in chosen)
-    return (
-        _note(f"Requests on which models differ: {len(chosen)} of {len(differing)}.")
-        + f'<div class="filters">{filters}<span id="shown"></span></div><table id="examples"><thead><tr><th>request</th>'
-        f"<th>right call</th><th>outputs</th></tr></thead><tbody>{body}</tbody></table>"
-    )
+    note = _note(f"Requests on which models differ: {len(chosen)} of {len(differing)}.")
+    head = "<thead><tr><th>request</th><th>right call</th><th>outputs</th></tr></thead>"
+    bar = f'<div class="filters">{filters}<span id="shown"></span></div>'
+    return f'{note}{bar}<table id="examples">{head}<tbody>{body}</tbody></table>'
 
 
 def _example(split, record, rows):

@@ -11,6 +11,7 @@ COLOURS = {"base": "#999999", "sft": "#0072B2", "dpo": "#009E73", "ppo": "#D55E0
 OTHER = "#CC79A7"  # a model that is not of the story
 KINDS = ["#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#F0E442", "#999999"]
 SHOWN = {
+    "one JSON object": "format_correctness",
     "schema valid": "schema_validity",
     "right tool": "tool_accuracy",
     "arguments": "argument_accuracy",
