@@ -135,17 +135,20 @@ def evaluate_leaderboard(folder, settings):
             free = generation.generate(model, tokenizer, prompts, settings, temperature=0.0, progress=category)
             constrained = []
             for prompt, schema in zip(prompts, schemas, strict=True):  # each row has its own tools, so its own grammar
-                compiled = grammar.compile_schema(schema, tokenizer, leading_space=True)
-                constrained += generation.generate(model, tokenizer, [prompt], settings, compiled, temperature=0.0)
+                try:
+                    compiled = grammar.compile_schema(schema, tokenizer, leading_space=True)
+                    constrained += generation.generate(model, tokenizer, [prompt], settings, compiled, temperature=0.0)
+                except ValueError:  # a schema that the grammar does not know, or no room for its shortest call
+                    constrained.append(None)
             for decoding, completions in (("free", free), ("constrained", constrained)):
-                wrong = [bfcl.check(row, category, bfcl.read_calls(completion.text))
-                         for row, completion in zip(rows, completions, strict=True)]  # fmt: skip
+                wrong = [bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
+                         for row, done in zip(rows, completions, strict=True)]  # fmt: skip
                 right = [float(kind is None) for kind in wrong]
                 interval = statistics.interval(right, settings["evaluate"]["bootstrap_samples"])
                 cells.setdefault(decoding, {})[category] = {"n": len(rows), "ast": interval}
                 predictions += [
-                    {"id": row["id"], "decoding": decoding, "output": completion.text, "wrong": kind}
-                    for row, completion, kind in zip(rows, completions, wrong, strict=True)
+                    {"id": row["id"], "decoding": decoding, "output": done and done.text, "wrong": kind}
+                    for row, done, kind in zip(rows, completions, wrong, strict=True)
                 ]
                 print(f"{category:12} {decoding:12} {interval['value']:6.1%} of {len(rows)} right")
         artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
