@@ -1,142 +1,172 @@
 """Stage 04: use the model. A request goes in, a call comes out, the call runs, and the model answers.
 
+    python 04_inference.py                        # the requests in configs/requests.jsonl
     python 04_inference.py --prompt "Send an email to jack@gmail.com about the meeting"
-    python 04_inference.py --file requests.txt
-    python 04_inference.py
+    python 04_inference.py --file requests.txt    # a request a line, or .jsonl with {"request": ...}
+    python 04_inference.py --chat
 
-The last form asks for requests one at a time. A request is answered in turns: the model writes a call, the
-call is executed, and call and result are put behind the request for the next turn, until the model calls
-`respond`, which is its answer to you. Decoding is free here, so a call can also be invalid: that is shown,
-and the model sees it as `{"error": ...}`. Mails "sent" are lines in outputs/outbox.jsonl.
+This is the whole of an agent: ask the model, run the call that it wrote, put call and result behind the request,
+and ask again, until it calls `respond`, which is its answer to you, or --max-turns is reached. What goes wrong is a
+result too, `{"error": ...}`, so the model sees it and may try again. A result is data: it stands on one line as
+JSON, and only what the model itself writes is ever read as a call.
 
-Writes outputs/04_inference/: transcripts.jsonl, metrics.json, manifest.json (not in the last form).
-Next: 05_constrained.py
+Decoding follows the tools' grammar (05_constrained.py shows how), so every call is valid; --free leaves the model to
+itself. Each request is answered on its own, because the model has been trained on nothing longer. Mails "sent" are
+lines in outputs/outbox.jsonl.
+
+Writes outputs/04_inference/: transcripts.jsonl, metrics.json, manifest.json (not of a chat). Next: 05_constrained.py
 """
 
+import contextlib
+import json
 import sys
 from pathlib import Path
 
 import tools as toolbox
 from playground import artifacts, recipe
 from playground.artifacts import UserError
+from playground.report import printable
 
-MAX_TURNS = 3
+EXAMPLES = recipe.CONFIGS / "requests.jsonl"
 MAX_REQUEST = 4000  # characters
-EXAMPLES = [
-    "Send an email to jack@gmail.com about the meeting",
-    "What's the weather in New York?",
-    "What is 15% of 240?",
-    "Search for Python tutorials",
-    "Hello!",
-]
 
 
 def add_flags(parser):
     parser.add_argument("--prompt", help="one request")
-    parser.add_argument("--file", help="a file with a request on each line")
-    parser.add_argument("--examples", action="store_true", help="a few requests that come with the project")
+    parser.add_argument("--file", metavar="FILE", help="requests, one on each line")
+    parser.add_argument("--chat", action="store_true", help="type requests; Ctrl-C stops an answer, Ctrl-D leaves")
+    parser.add_argument("--free", action="store_true", help="decode without the tools' grammar")
+    parser.add_argument("--max-turns", type=int, default=4, help="most calls to one request (4)")
     parser.add_argument("--from", dest="source", metavar="STAGE", default="03_finetune", help="whose model to use")
 
 
-def converse(request, ask, tools):
+def converse(request, ask, tools, max_turns):
     """The turns that answer a request: [(what the model wrote, its call or None, the result)].
 
-    ask(prompt) is the model. Ends at `respond`, at text that is no call, or after MAX_TURNS.
+    ask(prompt) is the model. Ends at a valid `respond`, or after max_turns.
     """
     turns, shown = [], []
-    while len(turns) < MAX_TURNS:
+    while len(turns) < max_turns:
         text = ask(toolbox.with_results(request, shown))
         try:
             call = toolbox.parse_call(text)
+            result = toolbox.execute(call, tools)
         except toolbox.ParseError as error:
-            return [*turns, (text, None, {"error": f"no valid call: {error.kind}"})]
-        result = toolbox.execute(call, tools)
+            call, result = None, {"error": f"no valid call: {error.kind}"}
         turns.append((text, call, result))
-        if call["tool"] == "respond" and "error" not in result:
+        if answer_of(turns) is not None:
             break
-        shown.append((call, result))
+        shown.append((call or text.strip(), result))
     return turns
 
 
-def printable(text):
-    """Text without the control characters that could take over a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def answer_of(turns):
+    """The message that the last turn answers with, or None if it does not."""
+    _, call, result = turns[-1]
+    return result["message"] if call and call["tool"] == "respond" and "error" not in result else None
 
 
 def show(request, turns):
-    print(f"\nUSER:   {printable(request)}")
-    for text, call, result in turns:
-        if call and call["tool"] == "respond" and "error" not in result:
-            print(f"ANSWER: {printable(result['message'])}")
-        else:
-            print(f"CALL:   {printable(text.strip())}\nRESULT: {printable(toolbox.to_json(result))}")
+    print(f"\nUSER:   {request}")
+    for text, _, result in turns if answer_of(turns) is None else turns[:-1]:
+        print(f"CALL:   {printable(text.strip())}\nRESULT: {printable(toolbox.to_json(result))}")
+    answer = answer_of(turns)
+    print(f"ANSWER: {printable(answer)}" if answer is not None else f"(no answer after {len(turns)} turns)")
+
+
+def checked(request):
+    """The request without control characters, or UserError for one that is empty or too long."""
+    request = printable(" ".join(request.split()))
+    if not request or len(request) > MAX_REQUEST:
+        raise UserError(f"a request has 1 to {MAX_REQUEST} characters; this one has {len(request)}.")
+    return request
 
 
 def read_requests(path):
+    """The requests in a file, one a line; in a .jsonl file, {"request": ...}. Raises UserError with file:line."""
+    path, requests = Path(path), []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): give a UTF-8 file with a request on each line.") from None
-    requests = [line.strip() for line in lines if line.strip()]
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            requests.append(checked(json.loads(line)["request"] if path.suffix == ".jsonl" else line))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise UserError(f'{path}:{number}: not of the form {{"request": "..."}}.') from None
+        except UserError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
     if not requests:
         raise UserError(f"{path} has no requests: put one on each line.")
     return requests
 
 
-def checked(request):
-    """The request, or UserError for one that is empty or too long."""
-    if not request.strip() or len(request) > MAX_REQUEST:
-        raise UserError(f"a request has 1 to {MAX_REQUEST} characters; this one has {len(request.strip())}.")
-    return request.strip()
+def chat(answer, history):
+    """Read requests until end of file (Ctrl-D). Ctrl-C stops the answer to one. `history`: lines for the arrow keys."""
+    with contextlib.suppress(ImportError):  # Windows has none
+        import readline
 
-
-def chat(ask, tools):
-    """Ask for requests until end of file (Ctrl-D)."""
-    print("\nType a request, or Ctrl-D to leave.")
+        if history.exists():
+            readline.read_history_file(history)
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
+    print("Type a request. Ctrl-C stops an answer, Ctrl-D leaves.")
     while True:
         try:
             request = checked(input("\n> "))
-        except EOFError:
-            print()
-            return
+            answer(request)
+        except KeyboardInterrupt:
+            print("\n(stopped)")
         except UserError as error:
             print(error)
-            continue
-        show(request, converse(request, ask, tools))
+        except EOFError:
+            print()
+            break
+    with contextlib.suppress(ImportError, OSError):  # a folder that cannot be written keeps no history
+        import readline
+
+        readline.write_history_file(history)
 
 
 def main():
     settings, options = recipe.arguments(__doc__, add_flags)
-    requests = None
-    if options.prompt is not None:
-        requests = [checked(options.prompt)]
-    elif options.file:
-        requests = [checked(request) for request in read_requests(options.file)]
-    elif options.examples or not sys.stdin.isatty():
-        requests = EXAMPLES
-    tool_file = artifacts.require(settings["output_dir"], "02_create_dataset", "tools.json")
+    if options.max_turns < 1:
+        raise UserError(f"--max-turns {options.max_turns}: give 1 or more.")
+    requests = [checked(options.prompt)] if options.prompt is not None else None
+    if requests is None and not options.chat:
+        requests = read_requests(options.file or EXAMPLES)
+    output_dir = Path(settings["output_dir"])
+    tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
     tools = toolbox.load_tools(tool_file)
-    manifest = artifacts.require(settings["output_dir"], options.source)
+    manifest = artifacts.require(output_dir, options.source)
 
-    from playground import generation, models
+    from playground import generation, grammar, models
 
     tokenizer, model, base = models.load_checkpoint(settings, options.source)
-    toolbox.OUTBOX = Path(settings["output_dir"]) / "outbox.jsonl"
+    schema = toolbox.call_schema(tools)
+    compiled = None if options.free else grammar.compile_schema(schema, tokenizer, leading_space=True)
+    toolbox.OUTBOX = output_dir / "outbox.jsonl"
 
     def ask(prompt):
-        return generation.generate(model, tokenizer, [prompt], settings)[0].text
+        return generation.generate(model, tokenizer, [prompt], settings, grammar=compiled)[0].text
 
-    if requests is None:
-        chat(ask, tools)
+    def answer(request):
+        turns = converse(request, ask, tools, options.max_turns)
+        show(request, turns)
+        return turns
+
+    if options.chat:
+        chat(answer, output_dir / "history.txt")
         return
     with artifacts.stage(settings, "04_inference", inputs=[tool_file, manifest], base_model=base) as artifact:
-        transcripts, answered = [], 0
+        transcripts = []
         for request in requests:
-            turns = converse(request, ask, tools)
-            show(request, turns)
-            answered += "message" in turns[-1][2]
-            transcripts.append({"request": request, "turns": [
-                {"output": text, "call": call, "result": result} for text, call, result in turns]})  # fmt: skip
+            turns = answer(request)
+            shown = [{"output": text, "call": call, "result": result} for text, call, result in turns]
+            transcripts.append({"request": request, "answer": answer_of(turns), "turns": shown})
+        answered = sum(row["answer"] is not None for row in transcripts)
         artifacts.write_jsonl(artifact / "transcripts.jsonl", transcripts)
         artifacts.write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
     print(f"\n{answered} of {len(requests)} requests answered.")

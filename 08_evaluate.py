@@ -1,148 +1,220 @@
-"""Stage 08: what did each technique add? Every model, free and constrained, on the held-out test.
+"""Stage 08: what did each technique add? Every model, free and constrained, greedy and sampled, held out.
 
     python 08_evaluate.py
+    python 08_evaluate.py --model path/to/folder             # that model too
+    python 08_evaluate.py --compare outputs other/outputs    # finished runs, side by side
+    python 08_evaluate.py --bfcl DIR --model NAME            # the Berkeley leaderboard's rows instead
 
-The test's phrasings and entities occur in no training record. Every model there is (base, SFT, DPO, PPO)
-answers all of it twice, greedily: free, and under the grammar of the tools. The numbers come with 95%
-intervals (bootstrap over requests), because on a few hundred requests two models a point apart are the same.
+The test's phrasings and entities occur in no training record; `test_wild` was written by hand and looks like no
+template. Every model there is (base, SFT, DPO, PPO) answers both, free and under the grammar of the tools: every
+request once, greedily, and some of them several times with sampling, which shows how sure a model is of what it
+does. All rates have 95% intervals (bootstrap over requests), because on a few hundred requests two models a point
+apart are the same; what one step changed is measured request by request, which is sharper.
 
-Writes outputs/08_evaluate/: report.md, exact_call.png, metrics.json, predictions.jsonl, manifest.json.
+Every output is kept in predictions.jsonl, with the hashes of the data, the model and the settings. So a second
+run generates only what is new, and scores everything again.
+
+Writes outputs/08_evaluate/: report.html, report.md, plots, metrics.json, predictions.jsonl, manifest.json.
 """
 
+import sys
 import time
+from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, evaluation, recipe, scoring, statistics
+from playground.artifacts import UserError
 
 STAGE = "08_evaluate"
-MODELS = {"sft": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
-SHOWN = {
-    "schema valid": "schema_validity",
-    "right tool": "tool_accuracy",
-    "arguments": "argument_accuracy",
-    "exact call": "exact_call",
-    "executes right": "execution_success",
-    "answer's facts": "response_quality",
-}
+STAGES = {"sft": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
+SPLITS = ("test", "test_wild")
+DECODINGS = ("free", "constrained")
 
 
-def find_models(output_dir):
-    """[(name, stage)] of the models there are, the base first; says which stages have not run."""
-    artifacts.require(output_dir, MODELS["sft"])
-    found = [("base", None)]
-    for name, stage in MODELS.items():
-        if (artifacts.Path(output_dir) / stage / "manifest.json").exists():
-            found.append((name, stage))
+def add_flags(parser):
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help="output folders of finished runs")
+    parser.add_argument("--bfcl", metavar="DIR", help="a folder with the Berkeley leaderboard's files")
+
+
+def find_models(settings, wanted):
+    """({name: (folder, path of its base)}, {name: why it is left out}) of the models there are, the base first.
+
+    wanted: what `--model` names, or None; it comes last where it is not the base model anyway.
+    """
+    from playground import models
+
+    output_dir = settings["output_dir"]
+    base = models.find_base(artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]["name"])
+    found, left_out = {"base": (base["path"], None)}, {}
+    for name, stage in STAGES.items():
+        if (Path(output_dir) / stage / "manifest.json").exists():
+            found[name] = (str(Path(output_dir) / stage / "model"), base["path"])
         else:
-            print(f"{stage} has not run: {name} is left out.")
-    return found
+            left_out[name] = f"{stage}.py has not run"
+    if wanted:
+        try:
+            path, name = models.find_base(wanted)["path"], Path(wanted).name
+            if path != base["path"]:
+                found[wanted if name in found else name] = (path, None)
+        except UserError as error:
+            left_out[wanted] = str(error)
+    return found, left_out
 
 
-def with_intervals(scores, seconds, samples):
-    """metrics.json's form: {metric: {"value", "low", "high"}} with n and the seconds a call took."""
-    cell = {"n": len(scores)}
-    for metric in scoring.METRICS:
-        values = [row[metric] for row in scores if row[metric] is not None]
-        cell[metric] = scoring.interval(values, samples)
-    return {**cell, "seconds_per_call": seconds / len(scores)}
+def answer(model, tokenizer, records, settings, grammar, temperature, progress):
+    """Rows for predictions.jsonl: the model's outputs to the records, a record as often as it is given."""
+    from playground import generation
+
+    begin = time.time()
+    completions = generation.generate(
+        model, tokenizer, [record["prompt"] for record in records], settings, grammar=grammar,
+        temperature=temperature, progress=progress,
+    )  # fmt: skip
+    seconds = (time.time() - begin) / len(records)
+    return [
+        {"id": record["id"], "output": done.text, "ended": done.ended, "tokens": len(done.token_ids),
+         "forward_passes": done.forward_passes, "seconds": round(seconds, 6)}
+        for record, done in zip(records, completions, strict=True)
+    ]  # fmt: skip
 
 
-def as_table(grid):
-    """The grid as a Markdown table, and the same without intervals for the terminal."""
-    from playground import report
-
-    def cell(metrics, key, interval):
-        value = metrics[key]
-        if value is None:
-            return "-"
-        text = f"{value['value']:.1%}"
-        return f"{text} ({value['low']:.1%} to {value['high']:.1%})" if interval else text
-
-    tables = []
-    for interval in (True, False):
-        rows = [
-            {"": name if decoding == "free" else f"{name}, {decoding}",
-             **{column: cell(metrics, key, interval) for column, key in SHOWN.items()},
-             "ms a call": f"{1000 * metrics['seconds_per_call']:.0f}"}
-            for name, decodings in grid.items() for decoding, metrics in decodings.items()
-        ]  # fmt: skip
-        tables.append(report.table(rows, ["", *SHOWN, "ms a call"]))
-    return tables
-
-
-def write_report(path, table, failures, settings, base, n):
-    lines = [
-        "# What each technique adds",
-        "",
-        f"{n} held-out requests, greedy decoding, base model {base['name']}, seed {settings['seed']}. "
-        "In parentheses: 95% intervals, bootstrap over requests.",
-        "",
-        table,
-        "",
-        "![exact calls](exact_call.png)",
-        "",
-        "## How the wrong outputs are wrong",
-        "",
-        "| | kind | requests |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {kind} | {count} |"
-            for (name, kind), count in sorted(failures.items(), key=lambda item: (item[0][0], -item[1]))
-        ),
-        "",
+def score_rows(rows, records, tools):
+    """The score of each row against its record; the row gets its kind of failure."""
+    scores = [
+        scoring.score(row["output"], record["completion"], tools, row["ended"], record["prompt"])
+        for row, record in zip(rows, records, strict=True)
     ]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    for row, score in zip(rows, scores, strict=True):
+        row["failure"] = score["failure"]
+    return scores
+
+
+def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
+    """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
+    from playground import grammar, models
+
+    evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
+    resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
+    for split, records in splits.items():
+        some = evaluation.spread(records, evaluate["sampled_requests"])
+        drawn = [record for record in some for _ in range(evaluate["samples"])]
+        for decoding in DECODINGS:
+            judged, rows = {}, {}
+            for sampling, asked, temperature in (("greedy", records, 0.0), ("sampled", drawn, evaluate["temperature"])):
+                group = {"split": split, "decoding": decoding, "sampling": sampling}
+                made = predictions.kept(name, model_hash, group, [record["id"] for record in asked])
+                if made is None:
+                    if tokenizer is None:
+                        tokenizer = models.load_tokenizer(folder)
+                        model = models.load_model(folder, settings, base_path)
+                        compiled = grammar.compile_schema(toolbox.call_schema(tools), tokenizer, leading_space=True)
+                    constraint = compiled if decoding == "constrained" else None
+                    progress = f"{name}, {', '.join(group.values())}"
+                    made = answer(model, tokenizer, asked, settings, constraint, temperature, progress)
+                    made = predictions.add(name, model_hash, group, made)
+                rows[sampling], judged[sampling] = made, score_rows(made, asked, tools)
+            cell = evaluation.greedy_cell(records, rows["greedy"], judged["greedy"], resamples)
+            cell["sampled"] = evaluation.sampled_cell(judged["sampled"], evaluate["samples"], resamples)
+            cells.setdefault(split, {})[decoding] = cell
+            scores.setdefault(split, {})[decoding] = judged["greedy"]
+    return cells, scores, model_hash
+
+
+def evaluate_leaderboard(folder, settings):
+    """Ask `--model` the Berkeley leaderboard's requests, free and constrained, and check its calls."""
+    from playground import bfcl, generation, grammar, models
+
+    categories = bfcl.load(folder)
+    base = models.find_base(settings["model"]["name"])
+    tokenizer, model = models.load_tokenizer(base["path"]), models.load_model(base["path"], settings)
+    cells, predictions = {}, []
+    with artifacts.stage(settings, "08_bfcl", base_model=base, device=str(model.device)) as artifact:
+        for category, rows in categories.items():
+            prompts = [bfcl.prompt_of(row, category) for row in rows]
+            schemas = [bfcl.schema_of(row, category) for row in rows]
+            free = generation.generate(model, tokenizer, prompts, settings, temperature=0.0, progress=category)
+            constrained = []
+            for prompt, schema in zip(prompts, schemas, strict=True):  # each row has its own tools, so its own grammar
+                try:
+                    compiled = grammar.compile_schema(schema, tokenizer, leading_space=True)
+                    constrained += generation.generate(model, tokenizer, [prompt], settings, compiled, temperature=0.0)
+                except ValueError:  # a schema that the grammar does not know, or no room for its shortest call
+                    constrained.append(None)
+            for decoding, completions in (("free", free), ("constrained", constrained)):
+                wrong = [bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
+                         for row, done in zip(rows, completions, strict=True)]  # fmt: skip
+                right = [float(kind is None) for kind in wrong]
+                interval = statistics.interval(right, settings["evaluate"]["bootstrap_samples"])
+                cells.setdefault(decoding, {})[category] = {"n": len(rows), "ast": interval}
+                predictions += [
+                    {"id": row["id"], "decoding": decoding, "output": done and done.text, "wrong": kind}
+                    for row, done, kind in zip(rows, completions, wrong, strict=True)
+                ]
+                print(f"{category:12} {decoding:12} {interval['value']:6.1%} of {len(rows)} right")
+        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
+        artifacts.write_json(artifact / "metrics.json", {"model": base["name"], "decodings": cells})
+    print(f"Written: {artifact.final}.")
 
 
 def main():
-    settings, _ = recipe.arguments(__doc__)
-    output_dir = settings["output_dir"]
-    paths = [artifacts.require(output_dir, "02_create_dataset", name) for name in ("test.jsonl", "tools.json")]
-    records, tools = artifacts.read_records(paths[0]), toolbox.load_tools(paths[1])
-    found = find_models(output_dir)
-    inputs = [*paths, *(artifacts.require(output_dir, stage) for _, stage in found if stage)]
+    settings, options = recipe.arguments(__doc__, add_flags)
+    if options.compare:
+        from playground import report
 
-    from playground import generation, grammar, models, report
+        print(report.compare(options.compare))
+        return
+    if options.bfcl:
+        evaluate_leaderboard(options.bfcl, settings)
+        return
+    output_dir, evaluate = settings["output_dir"], settings["evaluate"]
+    tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
+    files = {"test": artifacts.require(output_dir, "02_create_dataset", "test.jsonl")}
+    files |= {split: path for split in SPLITS if (path := files["test"].with_name(f"{split}.jsonl")).exists()}
+    splits = {split: evaluation.spread(artifacts.read_records(path), evaluate["requests"])
+              for split, path in files.items()}  # fmt: skip
+    datasets = {split: artifacts.sha256(path) for split, path in files.items()}
+    tools = toolbox.load_tools(tool_file)
+    artifacts.require(output_dir, STAGES["sft"])
+    found, left_out = find_models(settings, getattr(options, "model.name"))
 
-    grid, predictions, failures = {}, [], {}
-    prompts = [row["prompt"] for row in records]
-    with artifacts.stage(settings, STAGE, inputs=inputs) as artifact:
-        for name, stage in found:
-            tokenizer, model, base = models.load_checkpoint(settings, stage or MODELS["sft"])
-            if stage is None:
-                tokenizer, model = models.load_tokenizer(base["path"]), models.load_model(base["path"], settings)
-            compiled = grammar.compile_schema(toolbox.call_schema(tools), tokenizer, leading_space=True)
-            for decoding, constraint in (("free", None), ("constrained", compiled)):
-                begin = time.time()
-                completions = generation.generate(
-                    model, tokenizer, prompts, settings, grammar=constraint, progress=f"{name}, {decoding}"
+    from playground import page, report
+
+    predictions = evaluation.Predictions(
+        Path(output_dir) / STAGE / "predictions.jsonl", datasets, evaluation.hash_settings(settings, tool_file)
+    )
+    manifests = [path for stage in STAGES.values() if (path := Path(output_dir) / stage / "manifest.json").exists()]
+    with artifacts.stage(settings, STAGE, inputs=[*files.values(), tool_file, *manifests]) as artifact:
+        grid, scores, hashes, failed = {split: {} for split in splits}, {split: {} for split in splits}, {}, []
+        for name, (folder, base_path) in found.items():
+            try:
+                cells, judged, hashes[name] = evaluate_model(
+                    name, folder, base_path, splits, tools, predictions, settings
                 )
-                seconds = time.time() - begin
-                scores = scoring.judge(completions, records, tools)
-                samples = settings["evaluate"]["bootstrap_samples"]
-                grid.setdefault(name, {})[decoding] = with_intervals(scores, seconds, samples)
-                for row, completion, score in zip(records, completions, scores, strict=True):
-                    predictions.append({"model": name, "decoding": decoding, "id": row["id"], "prompt": row["prompt"],
-                                        "output": completion.text, "failure": score["failure"]})  # fmt: skip
-                    if score["failure"]:
-                        key = (f"{name}, {decoding}", score["failure"])
-                        failures[key] = failures.get(key, 0) + 1
-        markdown, plain = as_table(grid)
-        artifacts.write_json(artifact / "metrics.json", {"splits": {"test": grid}})
-        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
-        report.plot_bars(
-            artifact / "exact_call.png",
-            {
-                decoding: {name: cells[decoding]["exact_call"] for name, cells in grid.items()}
-                for decoding in ("free", "constrained")
-            },
-            "exact calls on the test",
-        )
-        write_report(artifact / "report.md", markdown, failures, settings, base, len(records))
-        artifact.facts.update(base_model=base, device=str(model.device))
+            except UserError as error:
+                left_out[name] = str(error)
+                failed.append(name)
+                continue
+            for split in splits:
+                grid[split][name], scores[split][name] = cells[split], judged[split]
+        if not hashes:
+            raise UserError("no model could be evaluated: " + " ".join(left_out.values()))
+        metrics = {
+            "splits": grid,
+            "differences": {split: evaluation.differences(scores[split], evaluate["bootstrap_samples"])
+                            for split in splits},
+            "datasets": datasets, "models": hashes, "left_out": left_out,
+        }  # fmt: skip
+        artifacts.write_json(artifact / "metrics.json", metrics)
+        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions.rows)
+        report.write(artifact.path, metrics, settings)
+        page.write(artifact.path, metrics, predictions.rows, splits, settings)
+        artifact.facts.update(models=hashes, left_out=left_out)
 
-    print(f"\n{len(records)} held-out requests, greedy:\n\n{plain}\n")
-    print(f"Report: {artifact.final / 'report.md'}")
+    print(f"\n{report.summary(metrics)}\n\nReport: {artifact.final / 'report.html'} (and report.md)")
+    for name, why in left_out.items():
+        print(f"{name} is left out: {why}", file=sys.stderr if name in failed else sys.stdout)
+    if failed or (getattr(options, "model.name") in left_out):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

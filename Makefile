@@ -35,8 +35,8 @@ $(OUT)/02_create_dataset/manifest.json: 02_create_dataset.py $(SHARED) $(SOURCES
 $(OUT)/03_finetune/manifest.json: 03_finetune.py $(SHARED) $(OUT)/02_create_dataset/manifest.json
 	$(RUN) $< $(FLAGS)
 
-$(OUT)/04_inference/manifest.json: 04_inference.py $(SHARED) $(OUT)/03_finetune/manifest.json
-	$(RUN) $< $(FLAGS) --examples
+$(OUT)/04_inference/manifest.json: 04_inference.py configs/requests.jsonl $(SHARED) $(GRAMMAR) $(OUT)/03_finetune/manifest.json
+	$(RUN) $< $(FLAGS)
 
 $(OUT)/05_constrained/manifest.json: 05_constrained.py $(SHARED) $(GRAMMAR) $(OUT)/03_finetune/manifest.json
 	$(RUN) $< $(FLAGS)
@@ -47,7 +47,7 @@ $(OUT)/06_dpo/manifest.json: 06_dpo.py $(SHARED) $(OUT)/03_finetune/manifest.jso
 $(OUT)/07_ppo/manifest.json: 07_ppo.py $(SHARED) $(OUT)/03_finetune/manifest.json
 	$(RUN) $< $(FLAGS)
 
-$(OUT)/08_evaluate/manifest.json: 08_evaluate.py $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
+$(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/page.html $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
 	$(RUN) $< $(FLAGS)
 
 test: .venv/installed-dev

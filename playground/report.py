@@ -1,58 +1,125 @@
-"""Plots and tables."""
+"""Plots, tables and Markdown: how the stages show what they measured."""
+
+import json
+from pathlib import Path
+
+from playground import artifacts
+from playground.artifacts import UserError
 
 # Okabe and Ito's colours, which differ for colour-blind readers too; one for each model, everywhere.
 COLOURS = {"base": "#999999", "sft": "#0072B2", "dpo": "#009E73", "ppo": "#D55E00"}
+OTHER = "#CC79A7"  # a model that is not of the story
+KINDS = ["#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#F0E442", "#999999"]
+SHOWN = {
+    "one JSON object": "format_correctness",
+    "schema valid": "schema_validity",
+    "right tool": "tool_accuracy",
+    "arguments": "argument_accuracy",
+    "exact call": "exact_call",
+    "executes right": "execution_success",
+    "answer's facts": "response_quality",
+}
+STEPS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
+FIGURES = ("ladder", "failures", "confusion")
 
 
-def plot_curves(path, curves, x_label):
-    """A PNG with one panel for each curve: {name: [(x, y), ...]}."""
-    import matplotlib
+def colour(model):
+    return COLOURS.get(model, OTHER)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(curves), figsize=(5 * len(curves), 3.5), squeeze=False)
-    for axis, (name, points) in zip(axes[0], curves.items(), strict=True):
+def printable(text):
+    """Text without the control and direction characters that could take over a terminal or a page."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+# ---- plots; Figure rather than pyplot, which keeps every figure and picks a window system
+
+
+def _figure(width, height, columns=1):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def save(figure, path):
+    figure.savefig(path, dpi=160)
+
+
+def draw_curves(curves, x_label):
+    """One panel for each curve: {name: [(x, y), ...]}."""
+    figure, axes = _figure(4.2 * len(curves), 3.2, len(curves))
+    for axis, (name, points) in zip(axes, curves.items(), strict=True):
         axis.plot(*zip(*points, strict=True), color=COLOURS["sft"], marker="." if len(points) < 30 else None)
         axis.set(xlabel=x_label, title=name)
         axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
-def plot_bars(path, groups, y_label):
-    """A PNG of bars with 95% intervals: {group: {model: {"value", "low", "high"}}}, models in their colours."""
-    import matplotlib
+def plot_curves(path, curves, x_label):
+    save(draw_curves(curves, x_label), path)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(7, 3.5))
-    models = list(dict.fromkeys(model for bars in groups.values() for model in bars))
-    width = 0.8 / len(models)
-    for m, model in enumerate(models):
-        bars = [(g, group[model]) for g, group in enumerate(groups.values()) if model in group]
-        values = [bar["value"] for _, bar in bars]
-        errors = [[bar["value"] - bar["low"] for _, bar in bars], [bar["high"] - bar["value"] for _, bar in bars]]
-        places = [g + (m - (len(models) - 1) / 2) * width for g, _ in bars]
-        axis.bar(places, values, width, yerr=errors, label=model, color=COLOURS.get(model), capsize=2)
-    axis.set_xticks(range(len(groups)), groups)
-    axis.set(ylabel=y_label, ylim=(0, 1.05))
-    axis.legend(frameon=False, ncols=len(models))
-    axis.grid(axis="y", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+def draw_ladder(cells):
+    """What each stage adds: three metrics by model, free (open) and constrained (filled), with 95% intervals.
+
+    cells: {model: {decoding: cell}} of one split, as metrics.json has it.
+    """
+    figure, axes = _figure(10, 3.4, len(STEPS))
+    for axis, (title, metric) in zip(axes, STEPS.items(), strict=True):
+        for place, (model, decodings) in enumerate(cells.items()):
+            for shift, (decoding, cell) in zip((-0.13, 0.13), decodings.items(), strict=False):
+                bar = cell[metric]
+                errors = [[bar["value"] - bar["low"]], [bar["high"] - bar["value"]]]
+                fill = colour(model) if decoding == "constrained" else "none"
+                axis.errorbar(place + shift, bar["value"], yerr=errors, color=colour(model), marker="o", markersize=7,
+                              markerfacecolor=fill, capsize=3, linestyle="none")  # fmt: skip
+        axis.set_xticks(range(len(cells)), cells)
+        axis.set(title=title, ylim=(-0.03, 1.05), xlim=(-0.6, len(cells) - 0.4))
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].set_ylabel("share of requests")
+    figure.supxlabel("model; open circle: free decoding, filled: constrained; bars: 95% intervals", fontsize=9)
+    return figure
+
+
+def draw_failures(cells, kinds):
+    """Which share of the requests each model and decoding gets wrong, and how."""
+    rows = [(model, decoding, cell) for model, decodings in cells.items() for decoding, cell in decodings.items()]
+    figure, (axis,) = _figure(8, 1.3 + 0.36 * len(rows))
+    left = [0.0] * len(rows)
+    there = [kind for kind in kinds if any(cell["failures"].get(kind) for _, _, cell in rows)]
+    for index, kind in enumerate(there):
+        shares = [cell["failures"].get(kind, 0) / cell["n"] for _, _, cell in rows]
+        hatch = "///" if index >= len(KINDS) else None  # more kinds than colours that can be told apart
+        axis.barh(range(len(rows)), shares, left=left, label=kind, color=KINDS[index % len(KINDS)], hatch=hatch)
+        left = [a + b for a, b in zip(left, shares, strict=True)]
+    axis.set_yticks(range(len(rows)), [f"{model}, {decoding}" for model, decoding, _ in rows])
+    axis.invert_yaxis()
+    axis.set(xlabel="share of requests", xlim=(0, 1))
+    if there:
+        figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def draw_confusion(matrix, title):
+    """Which tool was called for which: a heat map of {expected: {called: count}} with the counts in it."""
+    columns = list(dict.fromkeys([*matrix, *(called for counts in matrix.values() for called in counts)]))
+    shares = [[counts.get(called, 0) / sum(counts.values()) for called in columns] for counts in matrix.values()]
+    figure, (axis,) = _figure(2.4 + 0.75 * len(columns), 1.8 + 0.5 * len(matrix))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, counts in enumerate(matrix.values()):
+        for x, called in enumerate(columns):
+            if counts.get(called):
+                axis.text(x, y, counts[called], ha="center", va="center", color="white" if shares[y][x] > 0.5 else "k")
+    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axis.set_yticks(range(len(matrix)), matrix)
+    axis.set(xlabel="called", ylabel="expected", title=title)
+    return figure
 
 
 def plot_balance(path, counts, most=20):
     """A PNG of what share of each split calls each tool: {split: {tool: records}}, the `most` commonest tools."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     totals = {split: sum(tools.values()) for split, tools in counts.items()}
     shares = {tool: 0.0 for tools in counts.values() for tool in tools}
     for split, tools in counts.items():
@@ -60,7 +127,7 @@ def plot_balance(path, counts, most=20):
             shares[tool] += count / totals[split]
     names = sorted(shares, key=lambda tool: -shares[tool])[:most]
     height = 0.8 / len(counts)
-    figure, axis = pyplot.subplots(figsize=(7, 1 + 0.45 * len(names)))
+    figure, (axis,) = _figure(7, 1 + 0.45 * len(names))
     for s, (split, tools) in enumerate(counts.items()):
         places = [place + (s - (len(counts) - 1) / 2) * height for place in range(len(names))]
         values = [tools.get(name, 0) / totals[split] for name in names]
@@ -70,9 +137,10 @@ def plot_balance(path, counts, most=20):
     axis.set(xlabel="share of the split's records")
     axis.legend(frameon=False)
     axis.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save(figure, path)
+
+
+# ---- tables
 
 
 def table(rows, columns):
@@ -82,3 +150,116 @@ def table(rows, columns):
     return "\n".join(
         "| " + " | ".join(line[column].ljust(widths[column]) for column in columns) + " |" for line in lines
     )
+
+
+def rate(interval, bounds=True, sign=""):
+    """An interval as people read it: "83.0% (80.1% to 85.6%)"; "-" for a metric that applies to no request."""
+    if interval is None:
+        return "-"
+    value, low, high = (f"{interval[key]:{sign}.1%}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})" if bounds else value
+
+
+def row_name(model, decoding):
+    return model if decoding == "free" else f"{model}, {decoding}"
+
+
+def grid_rows(cells, bounds):
+    """The headline grid, technique x metric, as rows for `table`."""
+    return [
+        {"": row_name(model, decoding),
+         **{column: rate(cell[metric], bounds) for column, metric in SHOWN.items()},
+         "ms a call": f"{1000 * cell['seconds_per_call']:.0f}"}
+        for model, decodings in cells.items() for decoding, cell in decodings.items()
+    ]  # fmt: skip
+
+
+def summary(metrics):
+    """The headline grid of each split for the terminal."""
+    return "\n\n".join(
+        f"{split}, {_n(cells)} requests, greedy:\n\n" + table(grid_rows(cells, False), ["", *SHOWN, "ms a call"])
+        for split, cells in metrics["splits"].items()
+    )
+
+
+def _n(cells):
+    return next(iter(next(iter(cells.values())).values()))["n"]
+
+
+def sampled_rows(cells):
+    return [
+        {"": row_name(model, decoding), "greedy exact": rate(cell["exact_call"]),
+         "sampled exact": rate(cell["sampled"]["exact_call"]),
+         f"one of {cell['sampled']['k']} right": rate(cell["sampled"]["pass_at_k"]),
+         "always right": rate(cell["sampled"]["always_right"])}
+        for model, decodings in cells.items() for decoding, cell in decodings.items()
+    ]  # fmt: skip
+
+
+def difference_rows(differences):
+    return [
+        {"step": f"{row['from']} → {row['to']}",
+         **{title: rate(row[metric], sign="+") for title, metric in STEPS.items()}}
+        for row in differences
+    ]  # fmt: skip
+
+
+def confused_most(cells):
+    """(name, confusion matrix) of the story's last model, decoding freely: the one that a reader would use."""
+    model, decodings = list(cells.items())[-1]
+    return f"{model}, free", decodings["free"]["confusion"]
+
+
+def write(folder, metrics, settings):
+    """report.md and the plots of an evaluation, into `folder`."""
+    from playground import scoring
+
+    lines = ["# What each technique adds", "",
+             f"Held-out requests, greedy decoding unless it says otherwise, seed {settings['seed']}. In parentheses: "
+             "95% intervals, bootstrap over requests."]  # fmt: skip
+    for split, cells in metrics["splits"].items():
+        name, matrix = confused_most(cells)
+        figures = draw_ladder(cells), draw_failures(cells, scoring.FAILURES), draw_confusion(matrix, name)
+        for figure, what in zip(figures, FIGURES, strict=True):
+            save(figure, folder / f"{split}_{what}.png")
+        sampled, steps = sampled_rows(cells), difference_rows(metrics["differences"][split])
+        lines += [
+            "" if split == "test" else f"\n## {split}", "",
+            table(grid_rows(cells, True), ["", *SHOWN, "ms a call"]), "",
+            f"{_n(cells)} requests of {split}.", "", f"![what each stage adds]({split}_ladder.png)", "",
+            f"## {split}: what each step changed, request by request", "", table(steps, list(steps[0])), "",
+            f"## {split}: with sampling", "", table(sampled, list(sampled[0])), "",
+            f"## {split}: how the wrong outputs are wrong", "", f"![kinds of failure]({split}_failures.png)", "",
+            f"![which tool was called]({split}_confusion.png)", "",
+        ]  # fmt: skip
+    lines += [f"{name} is left out: {printable(why)}" for name, why in metrics["left_out"].items()]
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def compare(runs):
+    """Several runs' exact calls and more side by side, as Markdown; a run is an output folder with stage 08 in it.
+
+    Raises UserError for a folder without an evaluation, or where two runs answered different requests.
+    """
+    found = {run: artifacts.read_json(artifacts.require(run, "08_evaluate", "metrics.json")) for run in runs}
+    first, *others = found
+    for run in others:
+        if found[run]["datasets"] != found[first]["datasets"]:
+            raise UserError(f"{run} and {first} answered different requests (by the test files' hashes): "
+                            "evaluate both on the same dataset.")  # fmt: skip
+    rows = []
+    for split, cells in found[first]["splits"].items():
+        models = dict.fromkeys(model for metrics in found.values() for model in metrics["splits"][split])
+        for model in models:
+            for decoding in next(iter(cells.values())):
+                for title, metric in STEPS.items():
+                    there = {run: metrics["splits"][split].get(model) for run, metrics in found.items()}
+                    rates = {run: rate(cell and cell[decoding][metric]) for run, cell in there.items()}
+                    rows.append({"": f"{split}: {row_name(model, decoding)}", "metric": title, **rates})
+    return table(rows, ["", "metric", *found])
+
+
+def read_log(path):
+    """The rows of a stage's log.jsonl; [] where there is none."""
+    path = Path(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,33 @@ def test_the_grid_has_every_model_free_and_constrained_and_constrained_is_always
         assert cells["free"]["n"] == cells["constrained"]["n"] == 16
         assert set(scoring.METRICS) < set(cells["free"])
     assert grid["base"]["free"]["schema_validity"]["value"] <= 0.02
+
+
+def test_the_evaluation_has_intervals_samples_costs_and_differences_for_each_split(sequence):
+    found = metrics(sequence[0], "08_evaluate")
+    assert set(found["splits"]) == set(found["differences"]) == {"test", "test_wild"}
+    cell = found["splits"]["test_wild"]["sft"]["free"]
+    assert set(cell["exact_call"]) == {"value", "low", "high"}
+    assert cell["forward_passes_per_call"] == cell["tokens_per_call"] > 0 < cell["seconds_per_call"]
+    assert set(cell["failures"]) <= set(scoring.FAILURES)
+    assert sum(cell["failures"].values()) == round(cell["n"] * (1 - cell["exact_call"]["value"]))
+    assert cell["sampled"]["always_right"]["value"] <= cell["sampled"]["pass_at_k"]["value"]
+    steps = [(row["from"], row["to"]) for row in found["differences"]["test"]]
+    assert ("base, free", "sft, free") in steps
+    assert ("sft, free", "sft, constrained") in steps
+
+
+def test_a_second_evaluation_generates_nothing_and_a_broken_model_does_not_stop_the_others(sequence, tmp_path):
+    shutil.copytree(sequence[0], tmp_path, dirs_exist_ok=True)
+    before = metrics(tmp_path, "08_evaluate")
+    (tmp_path / "06_dpo" / "model" / "model.safetensors").write_bytes(b"broken")
+    done = run("08_evaluate", tmp_path, status=1)
+    after = metrics(tmp_path, "08_evaluate")
+    assert "dpo is left out" in done.stderr
+    assert list(after["splits"]["test"]) == ["base", "sft", "ppo"]
+    assert after["splits"]["test"]["sft"] == before["splits"]["test"]["sft"]  # the seconds too: nothing ran again
+    compared = run("08_evaluate", tmp_path, "--compare", str(sequence[0]), str(tmp_path)).stdout
+    assert compared.count("test_wild: base, constrained") == 3
 
 
 def test_the_baseline_prints_input_output_and_verdict(sequence):
