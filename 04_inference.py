@@ -142,11 +142,10 @@ def main():
     tools = toolbox.load_tools(tool_file)
     manifest = artifacts.require(output_dir, options.source)
 
-    from playground import generation, grammar, models
+    from playground import generation, models
 
     tokenizer, model, base = models.load_checkpoint(settings, options.source)
-    schema = toolbox.call_schema(tools)
-    compiled = None if options.free else grammar.compile_schema(schema, tokenizer, leading_space=True)
+    compiled = None if options.free else generation.grammar_of_calls(tools, tokenizer)
     toolbox.OUTBOX = output_dir / "outbox.jsonl"
 
     def ask(prompt):

@@ -91,7 +91,7 @@ def score_rows(rows, records, tools):
 
 def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
     """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
-    from playground import grammar, models
+    from playground import generation, models
 
     evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
     resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
@@ -107,7 +107,7 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
                     if tokenizer is None:
                         tokenizer = models.load_tokenizer(folder)
                         model = models.load_model(folder, settings, base_path)
-                        compiled = grammar.compile_schema(toolbox.call_schema(tools), tokenizer, leading_space=True)
+                        compiled = generation.grammar_of_calls(tools, tokenizer)
                     constraint = compiled if decoding == "constrained" else None
                     progress = f"{name}, {', '.join(group.values())}"
                     made = answer(model, tokenizer, asked, settings, constraint, temperature, progress)
@@ -122,7 +122,7 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
 
 def evaluate_leaderboard(folder, settings):
     """Ask `--model` the Berkeley leaderboard's requests, free and constrained, and check its calls."""
-    from playground import bfcl, generation, grammar, models
+    from playground import bfcl, generation, models
 
     categories = bfcl.load(folder)
     base = models.find_base(settings["model"]["name"])
@@ -136,9 +136,9 @@ def evaluate_leaderboard(folder, settings):
             constrained = []
             for prompt, schema in zip(prompts, schemas, strict=True):  # each row has its own tools, so its own grammar
                 try:
-                    compiled = grammar.compile_schema(schema, tokenizer, leading_space=True)
+                    compiled = generation.grammar_of(schema, tokenizer, category)
                     constrained += generation.generate(model, tokenizer, [prompt], settings, compiled, temperature=0.0)
-                except ValueError:  # a schema that the grammar does not know, or no room for its shortest call
+                except UserError:  # a schema that the grammar does not know, or no room for its shortest call
                     constrained.append(None)
             for decoding, completions in (("free", free), ("constrained", constrained)):
                 wrong = [bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"

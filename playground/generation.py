@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import tools as toolbox
+from playground.artifacts import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
 KEEP_FINISHED = 0.75
@@ -25,6 +26,24 @@ class Completion:
     forward_passes: int
 
 
+def grammar_of(schema, tokenizer, place):
+    """The Grammar (playground.grammar) of what a model is to write: values of a JSON schema, spaced as in training.
+
+    Raises UserError for a schema that the grammar cannot promise to meet, naming `place`, where it is from.
+    """
+    from playground import grammar
+
+    try:
+        return grammar.compile_schema(schema, tokenizer, leading_space=not tokenizer.chat_template)
+    except grammar.UnsupportedSchema as error:
+        raise UserError(f"{place}: {error}; change the schema, or decode freely.") from None
+
+
+def grammar_of_calls(tools, tokenizer):
+    """The Grammar of all valid calls to `tools`."""
+    return grammar_of(toolbox.call_schema(tools), tokenizer, "the tools' schemas")
+
+
 def generate(
     model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
 ):
@@ -39,6 +58,11 @@ def generate(
     from tqdm import tqdm
 
     settings = recipe["generate"]
+    if grammar and grammar.start.tokens_missing > settings["max_new_tokens"]:
+        raise UserError(
+            f"generate.max_new_tokens is {settings['max_new_tokens']}: the shortest valid text needs "
+            f"{grammar.start.tokens_missing} tokens."
+        )
     temperature = settings["temperature"] if temperature is None else temperature
     generator = torch.Generator(model.device).manual_seed(recipe["seed"] if seed is None else seed)
     encoded = _fit([toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts], model, settings["max_new_tokens"])

@@ -244,18 +244,42 @@ def _example(split, record, rows):
 
 
 def _trace(output_dir):
-    """outputs/05_constrained/trace.jsonl, whatever its columns are: one row for each step of one request."""
-    steps = report.read_log(output_dir / "05_constrained" / "trace.jsonl")
-    columns = list(dict.fromkeys(key for step in steps for key in step))
-    rows = [[text(_plain(step.get(key, ""))) for key in columns] for step in steps]
-    note = _note("One request under the grammar, step by step, as 05_constrained.py ran it.")
-    return note + _table(map(text, columns), rows) if steps else ""
+    """The steps of outputs/05_constrained/trace.jsonl."""
+    lines = report.read_log(output_dir / "05_constrained" / "trace.jsonl")
+    return _steps(lines[0]["request"], lines[0]["text"], lines[1:]) if lines else ""
 
 
-def _plain(value):
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+def write_trace(folder, request, steps, call):
+    """trace.html and trace.jsonl of one constrained request into `folder`.
+
+    steps: [{"chosen", "allowed", "removed", "wanted": [(text, share)], "jumped"}].
+    """
+    artifacts.write_jsonl(folder / "trace.jsonl", [{"request": request, "text": call}, *steps])
+    content = f"<h1>One request under a grammar</h1>\n{_steps(request, call, steps)}"
+    page = TEMPLATE.read_text(encoding="utf-8").replace("<!-- CONTENT -->", content)
+    (folder / "trace.html").write_text(page, encoding="utf-8")
+
+
+def _steps(request, call, steps):
+    """The call with what was chosen and what was jumped over in two colours, and a row for each step."""
+    pieces = [("chosen", step["chosen"]) for step in steps], [("jumped", step["jumped"]) for step in steps]
+    pieces = [piece for pair in zip(*pieces, strict=True) for piece in pair if piece[1]]
+    spans = "".join(f'<span class="{kind}">{text(piece)}</span>' for kind, piece in pieces)
+    asked = sum(bool(step["wanted"]) for step in steps)
+    note = _note(
+        f"The model was asked {asked} times. What it chose is underlined; what the grammar left no choice in, and so "
+        "was never asked, is grey. Removed: the model's probability of all tokens that would have broken the text."
+    )
+    rows = []
+    for step in steps:
+        if step["wanted"]:
+            bar = f'<span class="bar"><i style="width:{100 * step["removed"]:.1f}%"></i></span> {step["removed"]:.1%}'
+            wanted = " ".join(f"<code>{text(repr(token))}</code> {share:.0%}" for token, share in step["wanted"])
+            rows.append([f"<code>{text(repr(step['chosen']))}</code>", f"{step['allowed']:,}", bar, wanted,
+                         f"<code>{text(step['jumped'])}</code>" if step["jumped"] else ""])  # fmt: skip
+    columns = ["chosen", "allowed tokens", "removed", "the model's favourites", "then jumped over"]
+    asked_for = f'<p><b>{text(request)}</b></p><pre class="call">{spans}</pre>'
+    return asked_for + note + _table(columns, rows, 'class="steps"')
 
 
 def _provenance(metrics, settings, output_dir):

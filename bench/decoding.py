@@ -1,0 +1,94 @@
+"""Seconds a call: free decoding, Hugging Face's `generate` under xgrammar, and ours, in one process.
+
+    python bench/decoding.py --sft outputs/03_finetune/model
+    python bench/decoding.py --tokenizer DIR --sft ...     # also on distilgpt2's shape, with random weights
+
+One request at a time, greedy, the default tools. On the fine-tuned embedded model all ways write calls; random weights
+write none freely, so there free decoding is cut where ours ends. `ratio` is how many times as fast ours is.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools as toolbox
+from playground import generation, models, recipe
+from playground.sources import templates
+
+REQUESTS = 20
+
+
+def distilgpt2_shape(tokenizer):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=6, vocab_size=len(tokenizer), bos_token_id=50256, eos_token_id=50256)
+    config._attn_implementation = "eager"
+    return GPT2LMHeadModel(config).eval()
+
+
+def timed(answer, prompts):
+    """(seconds a call, texts); the first request is answered once before, so that nothing is set up in the measure."""
+    answer(prompts[0])
+    begin = time.perf_counter()
+    texts = [answer(prompt) for prompt in prompts]
+    return (time.perf_counter() - begin) / len(prompts), texts
+
+
+def measure(label, model, tokenizer, prompts, tools, settings):
+    import xgrammar
+    from xgrammar.contrib.hf import LogitsProcessor
+
+    schema = toolbox.call_schema(tools)
+    ours = generation.grammar_of_calls(tools, tokenizer)
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
+    theirs = xgrammar.GrammarCompiler(info).compile_json_schema(schema, any_whitespace=False, separators=(", ", ": "))
+    limit = settings["generate"]["max_new_tokens"]
+
+    def ours_of(prompt):
+        return generation.generate(model, tokenizer, [prompt], settings, grammar=ours, temperature=0.0)[0]
+
+    def generate(prompt, processors, most=limit):
+        ids = torch.tensor([toolbox.encode_prompt(prompt, tokenizer)])
+        with torch.inference_mode():
+            made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False,
+                                  pad_token_id=tokenizer.eos_token_id, logits_processor=processors)  # fmt: skip
+        return made[0, ids.shape[1] :]
+
+    lengths = {prompt: len(ours_of(prompt).token_ids) for prompt in prompts}
+    free_limit = {prompt: limit if label == "embedded, fine-tuned" else lengths[prompt] for prompt in prompts}
+    ways = {
+        "ours, jumping ahead": ours_of,
+        "free generate": lambda prompt: generate(prompt, [], free_limit[prompt]),
+        "generate, xgrammar": lambda prompt: generate(prompt, [LogitsProcessor(theirs)]),
+    }
+    seconds = {name: timed(way, prompts)[0] for name, way in ways.items()}
+    for name, took in seconds.items():
+        print(f"{label:24} {name:22} {1000 * took:8.1f} ms a call   ratio {took / seconds['ours, jumping ahead']:.2f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sft", required=True, help="a fine-tuned embedded model's folder")
+    parser.add_argument("--tokenizer", help="a folder with GPT-2's vocab.json and merges.txt")
+    options = parser.parse_args()
+    settings, tools = recipe.load(), toolbox.load_tools()
+    records = list(templates.build_splits({"val": REQUESTS}, tools, 0)["val"])
+    prompts = [record["prompt"] for record in records]
+    tokenizer, model = models.load_tokenizer(options.sft), models.load_model(options.sft, settings)
+    measure("embedded, fine-tuned", model, tokenizer, prompts, tools, settings)
+    if options.tokenizer:
+        from transformers import GPT2Tokenizer
+
+        folder = Path(options.tokenizer)
+        gpt2 = GPT2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+        gpt2.pad_token = gpt2.eos_token
+        measure("distilgpt2's shape", distilgpt2_shape(gpt2), gpt2, prompts, tools, settings)
+
+
+if __name__ == "__main__":
+    main()
