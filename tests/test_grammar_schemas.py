@@ -3,12 +3,14 @@
 import json
 import random
 
+import numpy as np
 import pytest
 from conftest import SHARED, embedded_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+import tools as toolbox
 from playground import grammar
 
 SETTINGS = settings(
@@ -276,3 +278,27 @@ def test_real_schemas_are_completed_at_any_budget(tokenizer, spare):
             matcher.accept(token)
             data += compiled.vocabulary.token_bytes[token]
         assert Draft202012Validator(schema).is_valid(json.loads(data)), data
+
+
+def test_along_a_valid_call_the_mask_is_that_of_llguidance(gpt2_tokenizer):
+    """The same tokens at each step, but for escapes that json.dumps does not write and that llguidance allows."""
+    import llguidance.hf
+    import llguidance.numpy
+
+    schema = toolbox.call_schema(toolbox.load_tools())
+    canonical = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+    theirs_of = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema | {"x-guidance": canonical}))
+    compiled = grammar.compile_schema(schema, gpt2_tokenizer)
+    vocabulary = compiled.vocabulary.token_bytes
+    theirs = llguidance.LLMatcher(llguidance.hf.from_tokenizer(gpt2_tokenizer), theirs_of)
+    matcher = compiled.matcher()
+    bitmask = llguidance.numpy.allocate_token_bitmask(1, len(gpt2_tokenizer))
+    call = {"tool": "send_email", "args": {"to": "o'neil@x.org", "subject": "São (Paulo)"}}
+    for token in gpt2_tokenizer(toolbox.to_json(call), add_special_tokens=False)["input_ids"]:
+        llguidance.numpy.fill_next_token_bitmask(theirs, bitmask, 0)
+        bits = np.unpackbits(bitmask.view(np.uint8), bitorder="little")[: len(vocabulary)].astype(bool)
+        different = np.flatnonzero(bits != matcher.mask(100_000).numpy())
+        assert all(b"\\" in vocabulary[i] for i in different), [vocabulary[i] for i in different]
+        matcher.accept(token)
+        theirs.consume_token(token)
+    assert matcher.is_complete and theirs.is_accepting()

@@ -78,6 +78,8 @@ def test_the_evaluation_has_intervals_samples_costs_and_differences_for_each_spl
     cell = found["splits"]["test_wild"]["sft"]["free"]
     assert set(cell["exact_call"]) == {"value", "low", "high"}
     assert cell["forward_passes_per_call"] == cell["tokens_per_call"] > 0 < cell["seconds_per_call"]
+    constrained = found["splits"]["test_wild"]["sft"]["constrained"]
+    assert 0 < constrained["forward_passes_per_call"] < constrained["tokens_per_call"]
     assert set(cell["failures"]) <= set(scoring.FAILURES)
     assert sum(cell["failures"].values()) == round(cell["n"] * (1 - cell["exact_call"]["value"]))
     assert cell["sampled"]["always_right"]["value"] <= cell["sampled"]["pass_at_k"]["value"]
@@ -130,9 +132,56 @@ def test_one_request_is_answered_in_turns(sequence):
     assert "CALL:" in done.stdout or "ANSWER:" in done.stdout
 
 
-def test_one_request_can_be_watched_under_the_grammar(sequence):
-    done = run("05_constrained", sequence[0], "--prompt", "What's the weather in Oslo?")
-    assert json.loads(done.stdout.splitlines()[-1])["tool"]
+def test_jumping_ahead_writes_the_same_calls_with_fewer_passes(sequence):
+    found = metrics(sequence[0], "05_constrained")
+    assert found["same_text_with_and_without_jumps"] >= 0.9
+    for cells in (found["base"], found["sft"]):
+        assert cells["constrained"]["schema_validity"] == cells["constrained, no jumps"]["schema_validity"] == 1.0
+        passes = [cells[name]["forward_passes_per_call"] for name in ("constrained", "constrained, no jumps")]
+        assert passes[0] < passes[1]
+
+
+def test_one_request_can_be_watched_under_the_grammar(sequence, tmp_path):
+    shutil.copytree(sequence[0], tmp_path, dirs_exist_ok=True)
+    asked = ("--prompt", "<b>What</b>'s the weather in Oslo?")
+    assert json.loads(run("05_constrained", tmp_path, *asked).stdout)["tool"]
+    done = run("05_constrained", tmp_path, *asked, "--trace")
+    assert "allowed" in done.stdout and json.loads(done.stdout.splitlines()[-2])["tool"]
+    page = (tmp_path / "05_trace" / "trace.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;What&lt;/b&gt;" in page and "<b>What" not in page
+
+
+def test_any_schema_can_be_asked_for(sequence, tmp_path):
+    schema = {"type": "object", "properties": {"born": {"type": "integer", "minimum": 1000, "maximum": 2100}},
+              "required": ["born"]}  # fmt: skip
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema))
+    ask = ("05_constrained", sequence[0], "--prompt", "Ada Lovelace", "--schema", str(path))
+    assert 1000 <= json.loads(run(*ask).stdout)["born"] <= 2100
+    refusals = {
+        '{"type": "string", "pattern": "(?=a)b"}': "#: the pattern '(?=a)b' (assert in a pattern) is not supported",
+        '{"type": "strnig"}': "#/type: what is no valid JSON Schema",
+        '{"$ref": "#"}': "#: a schema that nothing satisfies",
+        '{"type": ': "schema.json",
+    }
+    for text, message in refusals.items():
+        path.write_text(text)
+        done = run(*ask, status=2)
+        assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_trace_opens_in_a_browser(sequence):
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs chromium")
+    path = sequence[0] / "05_constrained" / "trace.html"
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
+               f"--user-data-dir={sequence[0].parent / 'profile'}", path.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    steps = len((path.parent / "trace.jsonl").read_text(encoding="utf-8").splitlines())
+    assert 2 < done.stdout.count("<tr>") <= steps + 1
+    assert '<span class="jumped">' in done.stdout
+    assert "CONSOLE" not in done.stderr
 
 
 def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence):
