@@ -1,6 +1,5 @@
 """Plots, tables and Markdown: how the stages show what they measured."""
 
-import json
 from pathlib import Path
 
 from playground import artifacts
@@ -261,5 +260,4 @@ def compare(runs):
 
 def read_log(path):
     """The rows of a stage's log.jsonl; [] where there is none."""
-    path = Path(path)
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return artifacts.read_jsonl(path) if Path(path).exists() else []
