@@ -86,7 +86,7 @@ def read_requests(path):
     """The requests in a file, one a line; in a .jsonl file, {"request": ...}. Raises UserError with file:line."""
     path, requests = Path(path), []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): give a UTF-8 file with a request on each line.") from None
     for number, line in enumerate(lines, 1):

@@ -96,6 +96,12 @@ def write_jsonl(path, rows):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def read_jsonl(path):
+    """The values in a .jsonl file, whose lines end at line feeds only: texts in it may hold other line separators."""
+    with Path(path).open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
+
+
 @contextlib.contextmanager
 def stage(recipe, name, inputs=(), resume=False, **facts):
     """A directory to write the artifact of stage `name` into; it becomes `outputs/<name>/` on leaving.

@@ -45,12 +45,14 @@ class Predictions:
         """datasets: {split: sha256}. Says what of the file at `path` is refused, as it answers other requests."""
         self.path, self.datasets, self.settings_hashes = Path(path), datasets, settings_hashes
         self.rows, self._known = [], {}
-        refused = Counter()
+        refused, groups = Counter(), {}
         for row in self._read():
             if row["dataset"] == datasets.get(row["split"]):
-                self._known.setdefault(self._key(row["model_sha256"], row), []).append(row)
+                groups.setdefault((row["model"], *self._key(row["model_sha256"], row)), []).append(row)
             else:
                 refused[row["dataset"]] += 1
+        for (_, *key), rows in groups.items():
+            self._known.setdefault(tuple(key), rows)  # two names may stand for the same model
         for digest, count in refused.items():
             print(f"{path}: {count} outputs are of another dataset ({digest[:12]}...) and refused.")
 
@@ -58,7 +60,7 @@ class Predictions:
         if not self.path.exists():
             return []
         try:
-            rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+            rows = artifacts.read_jsonl(self.path)
             return [row for row in rows if row["settings"] == self.settings_hashes[row["sampling"]]]
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(f"{self.path} cannot be read ({error!r}): delete it and run the stage again.") from None

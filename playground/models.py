@@ -88,6 +88,7 @@ def load_model(path, recipe, base_path=None):
     Where the folder holds a LoRA adapter, it is put on the model in base_path, trainable.
     """
     import torch
+    from safetensors import SafetensorError
 
     _quiet()
     from transformers import AutoModelForCausalLM
@@ -111,7 +112,7 @@ def load_model(path, recipe, base_path=None):
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, path, is_trainable=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path} holds no model that can be loaded ({_first_line(error)}).") from None
     if not settings["device_map"]:
         model.to(device())

@@ -1,6 +1,5 @@
 """Plots, tables and Markdown: how the stages show what they measured."""
 
-import json
 from pathlib import Path
 
 from playground import artifacts
@@ -88,7 +87,8 @@ def draw_failures(cells, kinds):
     figure, (axis,) = _figure(8, 1.3 + 0.36 * len(rows))
     left = [0.0] * len(rows)
     there = [kind for kind in kinds if any(cell["failures"].get(kind) for _, _, cell in rows)]
-    for index, kind in enumerate(there):
+    for kind in there:
+        index = len(kinds) - 1 - kinds.index(kind)  # the same colour on every plot; plain for those of real calls
         shares = [cell["failures"].get(kind, 0) / cell["n"] for _, _, cell in rows]
         hatch = "///" if index >= len(KINDS) else None  # more kinds than colours that can be told apart
         axis.barh(range(len(rows)), shares, left=left, label=kind, color=KINDS[index % len(KINDS)], hatch=hatch)
@@ -261,5 +261,4 @@ def compare(runs):
 
 def read_log(path):
     """The rows of a stage's log.jsonl; [] where there is none."""
-    path = Path(path)
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return artifacts.read_jsonl(path) if Path(path).exists() else []

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import tools as toolbox
-from playground import evaluation, page, recipe, report, scoring
+from playground import artifacts, evaluation, page, recipe, report, scoring
 from playground.artifacts import UserError
 
 TOOLS = toolbox.load_tools()
@@ -25,15 +25,16 @@ def predictions(path, dataset="d"):
 @pytest.fixture
 def kept(tmp_path):
     """A predictions file with one output of one model."""
-    made = predictions(tmp_path / "none.jsonl").add("sft", "m", GROUP, [{"id": "1", "output": "x"}])
+    made = predictions(tmp_path / "none.jsonl").add("sft", "m", GROUP, [{"id": "1", "output": "x\u2028"}])
     path = tmp_path / "predictions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    artifacts.write_jsonl(path, [*made, *({**row, "model": "ppo"} for row in made)])  # PPO kept the SFT model
     return path
 
 
 def test_outputs_are_used_again_for_the_same_model_data_and_requests_only(kept):
     again = predictions(kept)
-    assert again.kept("dpo", "m", GROUP, ["1"])[0] | {"model": "sft"} == json.loads(kept.read_text())
+    (row,) = again.kept("dpo", "m", GROUP, ["1"])
+    assert row | {"model": "sft"} == artifacts.read_jsonl(kept)[0]
     assert again.kept("sft", "other model", GROUP, ["1"]) is None
     assert again.kept("sft", "m", GROUP, ["1", "2"]) is None
     assert again.kept("sft", "m", GROUP | {"decoding": "constrained"}, ["1"]) is None
@@ -41,7 +42,7 @@ def test_outputs_are_used_again_for_the_same_model_data_and_requests_only(kept):
 
 def test_outputs_of_another_dataset_are_refused_with_a_word(kept, capsys):
     assert predictions(kept, dataset="another").kept("sft", "m", GROUP, ["1"]) is None
-    assert "1 outputs are of another dataset (d...) and refused" in capsys.readouterr().out
+    assert "2 outputs are of another dataset (d...) and refused" in capsys.readouterr().out
 
 
 def test_a_predictions_file_that_cannot_be_read_is_named(tmp_path):
