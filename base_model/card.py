@@ -34,7 +34,7 @@ def card(model, tokenizer, options):
     sources = Path(options.corpus, "README.md").read_text(encoding="utf-8")
     table = "\n".join(line for line in sources.splitlines() if line.startswith("|"))
     parameters = sum(p.numel() for p in model.parameters())
-    phases = {row["phase"]: row for row in history}
+    ends = [row for row, later in zip(history, [*history[1:], {}], strict=True) if row["phase"] != later.get("phase")]
     lines = [
         "---", "license: cc-by-sa-4.0", "language: en", "pipeline_tag: text-generation", "---",
         "# The embedded base model", "",
@@ -44,12 +44,13 @@ def card(model, tokenizer, options):
         "nothing made from the tutorial's templates or tests.", "",
         "## How it was made", "",
         f"`base_model/pretrain.py`, {history[-1]['tokens'] / 1e6:.0f} million tokens in bf16 autocast on 2 CPU cores. "
-        "It explains itself. These weights were made by the same phases before the script was tidied, the last one in "
-        "two runs (800 steps, then 400 from half of the learning rate to zero), so a new run will differ a little. "
+        "It explains itself. These weights were made in two runs: the phases in their order, before the script was "
+        "tidied and without numbers in words; then, with `--start`, 1,200 steps of mix and 2,400 of recall. A new run "
+        "will differ a little. "
         "The phases ended at:", "",
         "| phase | step | held-out loss (nats a token) | copying 12 random tokens |", "|---|---|---|---|",
-        *(f"| {name} | {row['step']} | {row['held_out']:.2f} | {row['random, 12 tokens']:.2f} |"
-          for name, row in phases.items()), "",
+        *(f"| {row['phase']} | {row['step']} | {row['held_out']:.2f} | {row['random, 12 tokens']:.2f} |"
+          for row in ends), "",
         "## What it can do", "",
         f"Held-out perplexity {math.exp(loss):.1f} a token ({loss:.2f} nats), on documents of the same sources. "
         "Copying: loss (nats a token) on the second saying of a span after a few other words, but for its first "

@@ -1,4 +1,4 @@
-"""Batches for pretraining: plain text, spans said again, and sentences with a question about themselves.
+"""Batches for pretraining: plain text, spans said again, sentences with a question about themselves, numbers.
 
 Each function returns token ids and a mask of the same shape: True where the loss counts.
 """
@@ -96,6 +96,33 @@ def made_up_entity(rng):
     return rng.choice((" ", " ", " ", "-")).join(words)
 
 
+UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen""".split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def in_words(number):
+    """0 to 9,999 in English words."""
+    if number < 20:
+        return UNITS[number]
+    if number < 100:
+        return TENS[number // 10 - 2] + (f"-{UNITS[number % 10]}" if number % 10 else "")
+    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
+    rest = number % size
+    joint = " and " if rest < 100 else " "
+    return f"{in_words(number // size)} {name}" + (f"{joint}{in_words(rest)}" if rest else "")
+
+
+def number_lesson(rng):
+    """A few numbers in words and again in digits, as cheques have them: text hardly says which is which."""
+    numbers = [rng.randrange(rng.choice((21, 101, 101, 10000))) for _ in range(rng.randint(1, 4))]
+    form = rng.choice(("{} = {}", "{}: {}", "{} ({})"))
+    if rng.random() < 0.5:
+        return rng.choice((", ", "\n", "; ")).join(form.format(in_words(number), number) for number in numbers)
+    words = ", ".join(rng.choice((in_words(number), str(number))) for number in numbers)
+    return form.format(words, ", ".join(map(str, numbers)))
+
+
 def recall_lesson(passage, rng):
     """The passage, half of its asked-for spans replaced by made-up ones, and what followed one to three words.
 
@@ -118,10 +145,11 @@ def recall_lesson(passage, rng):
 
 
 def recall_batch(passages, tokenizer, rows, window, rng):
-    """Recall lessons one after the other, each ended by the end-of-text token."""
+    """Recall lessons, one in ten about numbers, one after the other, each ended by the end-of-text token."""
     ids = []
     while len(ids) < rows * window:
-        lessons = (recall_lesson(passage, rng) for passage in rng.choices(passages, k=rows * window // 50))
+        chosen = rng.choices(passages, k=rows * window // 50)
+        lessons = [number_lesson(rng) if rng.random() < 0.1 else recall_lesson(passage, rng) for passage in chosen]
         encoded = tokenizer.backend_tokenizer.encode_batch([lesson for lesson in lessons if lesson])
         ids += [token for lesson in encoded for token in (*lesson.ids, tokenizer.eos_token_id)]
     batch = torch.tensor(ids[: rows * window]).view(rows, window)

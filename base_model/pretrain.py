@@ -1,6 +1,7 @@
 """Pretrain the embedded base model: a 6-million-parameter Llama that can read, a little, and copy.
 
-    python base_model/pretrain.py --corpus DIR --out DIR      # about an hour on 2 cores with AMX
+    python base_model/pretrain.py --corpus DIR --out DIR      # about an hour on 2 cores with AVX512-BF16 or AMX
+    python base_model/pretrain.py --corpus DIR --out DIR --start base_model --mix-steps 1200 --recall-steps 2400
     python base_model/card.py --corpus DIR --out DIR          # measures it and writes its model card
 
 DIR is any folder of .txt files with a blank line between documents. Four phases:
@@ -167,13 +168,16 @@ def pretrain(options):
     held_out = token_stream(choose(documents, documents, 1, seed=0), tokenizer)
     passages = [line for text in texts + dialogue_texts for line in text.split("\n") if 25 < len(line) < 300]
     model = build_model(tokenizer)
+    if options.start:
+        model = AutoModelForCausalLM.from_pretrained(options.start, dtype=torch.float32, attn_implementation="eager")
+        rng = random.Random(1)  # other batches than those it has seen
     trainer, log = Trainer(model, options.lr, not options.no_compile), Log(model, tokenizer, held_out, options.out)
 
-    for _ in range(options.text_steps):
+    for _ in range(0 if options.start else options.text_steps):
         log.add("text", trainer.step(*text_batch(dialogue, TOKENS // 256, 256, rng)), 100)
 
     simple = True
-    for _ in range(options.copy_steps):
+    for _ in range(0 if options.start else options.copy_steps):
         window = 32 if simple else 256
         batch = copy_batch(dialogue, TOKENS // window, window, rng, simple=simple)
         row = log.add("copy", trainer.step(*batch), 25)
@@ -208,6 +212,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, help="a folder of .txt files, a blank line between documents")
     parser.add_argument("--out", required=True, help="where the weights and the tokenizer go")
+    parser.add_argument("--start", metavar="DIR", help="go on from these weights, after the copy phase")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--text-steps", type=int, default=400, help=f"steps of {TOKENS} tokens each")
     parser.add_argument("--copy-steps", type=int, default=1000, help="at most; the probe ends the phase")
