@@ -204,3 +204,10 @@ def test_metaspace_tokens_are_read_as_the_bytes_they_stand_for():
     from playground.grammar.vocabulary import _metaspace
 
     assert [_metaspace(token) for token in ("▁a", "<0xC3>", "é")] == [b" a", b"\xc3", "é".encode()]
+
+
+def test_a_special_tokens_name_in_a_constant_is_left_to_the_model(tokenizer):
+    from playground.grammar.jump import jump
+
+    matcher = grammar.compile_schema({"const": tokenizer.eos_token}, tokenizer).matcher()
+    assert jump(matcher, tokenizer, [], 50) == []
