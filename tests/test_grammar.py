@@ -211,3 +211,11 @@ def test_a_special_tokens_name_in_a_constant_is_left_to_the_model(tokenizer):
 
     matcher = grammar.compile_schema({"const": tokenizer.eos_token}, tokenizer).matcher()
     assert jump(matcher, tokenizer, [], 50) == []
+
+
+@pytest.mark.parametrize("uri", ["http://a:b", "http://a@b@c/", "a://b:c/d"])
+def test_a_uri_has_a_port_of_digits_and_one_user(tokenizer, uri):
+    compiled = grammar.compile_schema({"type": "string", "format": "uri"}, tokenizer)
+    assert not accepts(compiled, tokenizer(json.dumps(uri), add_special_tokens=False)["input_ids"])
+    good = "http://u:p@a.org:80/b/c?d=/e#f?"
+    assert accepts(compiled, tokenizer(json.dumps(good), add_special_tokens=False)["input_ids"])
