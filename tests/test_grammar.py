@@ -11,6 +11,7 @@ import tools as toolbox
 from playground import grammar
 
 TOOLS = toolbox.load_tools()
+DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{draft}/schema#" for draft in (4, 7))
 SCHEMAS = {
     "the default tools": toolbox.call_schema(TOOLS),
     "optional properties": {
@@ -140,6 +141,22 @@ def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
         ({"type": "number", "multipleOf": 0.1}, "#/multipleOf"),
         ({"type": "object", "flavour": "sweet"}, "#/flavour"),
         ({"type": "strnig"}, "#/type: what is no valid JSON Schema"),
+        ({"properties": {"a/b~": {"not": {"type": "null"}}}}, "#/properties/a~1b~0/not"),
+        ({"oneOf": [{"minLength": 3}, {"minimum": 5}]}, "#/oneOf"),
+        ({"$defs": {"a": {"$id": "http://o/"}}, "$ref": "#/$defs/a"}, "#/$ref"),
+        ({"examples": [{"minLength": "a"}], "$ref": "#/examples/0"}, "#/examples/0/minLength"),
+        ({"$schema": DRAFT_7, "prefixItems": [{}]}, "#/prefixItems"),
+        ({"$schema": DRAFT_7, "dependentRequired": 5}, "#/dependentRequired"),
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, "#/$schema"),
+        ({"$schema": []}, "#/$schema"),
+        ({"type": "number", "minimum": 2**53 + 1}, "#/minimum"),
+        ({"type": "number", "exclusiveMaximum": 0.9000000000000004}, "over 15 digits"),
+        ({"enum": [{"a": 1}], "properties": {"a": {"$ref": "http://127.0.0.1/"}}}, "#/properties"),
+        ({"type": "string", "pattern": "(?i)[^a]"}, "flags in a pattern"),
+        ({"type": "string", "pattern": "a{99999999999}"}, "the repetition number"),
+        ({"type": "string", "format": "date", "maxLength": 5 * 10**9}, "#: a length"),
+        (None, "#: what is no valid JSON Schema"),
+        ({"const": float("nan")}, "#: a number"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(tokenizer, schema, pointer):
@@ -154,7 +171,10 @@ def test_what_is_not_supported_is_refused_by_name(tokenizer, schema, pointer):
      {"type": "array", "items": {"$ref": "#"}, "minItems": 1}, {"type": "integer", "minimum": 1, "maximum": 0},
      {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
      {"allOf": [{"type": "string"}, {"type": "null"}]}, {"type": "string", "minLength": 3, "maxLength": 2},
-     {"type": "array", "items": {"enum": [1, 1.0, 2]}, "uniqueItems": True, "minItems": 3}],
+     {"type": "array", "items": {"enum": [1, 1.0, 2]}, "uniqueItems": True, "minItems": 3},
+     {"type": "number", "minimum": 1e100}, {"type": "integer", "maximum": float("-inf")},
+     {"allOf": [{"enum": [1]}, {"enum": [True]}]}, {"type": "string", "not": {"required": ["a"]}},
+     {"type": "object", "required": ["a"], "unevaluatedProperties": False}],
 )  # fmt: skip
 def test_a_schema_that_nothing_satisfies_is_refused(tokenizer, schema):
     with pytest.raises(grammar.UnsupportedSchema, match="nothing satisfies"):
@@ -166,6 +186,15 @@ def nested(levels):
     for _ in range(levels):
         schema = {"type": "array", "items": schema}
     return schema
+
+
+def doubled(levels):
+    """Each level asks twice for the one below: 2 ** levels schemas, if each is looked at."""
+    return {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i - 1}"}] * 2} for i in range(1, levels)} | {"a0": {}}
+
+
+def words(count):
+    return [f"{i * 7919 % 99991:08}" for i in range(count)]
 
 
 HOSTILE = {
@@ -181,6 +210,14 @@ HOSTILE = {
     "a choice that multiplies": {"allOf": [{"anyOf": [{"minLength": i}, {"maxLength": 99 + i}]} for i in range(20)]},
     "a large multiple": {"type": "integer", "multipleOf": 10**12},
     "half of a surrogate pair": {"const": "\ud800"},
+    "an allOf that doubles": {"$defs": doubled(30), "$ref": "#/$defs/a29"},
+    "a slow pattern beside an enum": {"enum": ["a" * 40 + "!"], "pattern": "^(a+)+$"},
+    "a pattern of 5,000 options": {"type": "string", "pattern": "^(a?){5000}$"},
+    "2,000 optional properties": {"properties": {word: {} for word in words(2000)}},
+    "1,000 distinct items": {"type": "array", "uniqueItems": True, "items": {"enum": words(1000)}},
+    "a draft 4 enum of 4,000 mixed values": {"$schema": DRAFT_4, "enum": [*words(2000), *range(2000)]},
+    "a long name in an open object": {"properties": {"a" * 10**6: {}}, "additionalProperties": True},
+    "a number of 5,000 digits": {"const": 10**5000},
 }  # fmt: skip
 
 
@@ -204,3 +241,18 @@ def test_metaspace_tokens_are_read_as_the_bytes_they_stand_for():
     from playground.grammar.vocabulary import _metaspace
 
     assert [_metaspace(token) for token in ("▁a", "<0xC3>", "é")] == [b" a", b"\xc3", "é".encode()]
+
+
+def test_a_special_tokens_name_in_a_constant_is_left_to_the_model(tokenizer):
+    from playground.grammar.jump import jump
+
+    matcher = grammar.compile_schema({"const": tokenizer.eos_token}, tokenizer).matcher()
+    assert jump(matcher, tokenizer, [], 50) == []
+
+
+@pytest.mark.parametrize("uri", ["http://a:b", "http://a@b@c/", "a://b:c/d"])
+def test_a_uri_has_a_port_of_digits_and_one_user(tokenizer, uri):
+    compiled = grammar.compile_schema({"type": "string", "format": "uri"}, tokenizer)
+    assert not accepts(compiled, tokenizer(json.dumps(uri), add_special_tokens=False)["input_ids"])
+    good = "http://u:p@a.org:80/b/c?d=/e#f?"
+    assert accepts(compiled, tokenizer(json.dumps(good), add_special_tokens=False)["input_ids"])

@@ -10,6 +10,7 @@ from collections import deque
 import numpy as np
 
 MAX_NFA_STATES, MAX_DFA_CELLS = 30_000, 500_000  # a cell: where one state goes with one class of bytes
+MAX_SUBSETS = 3_000_000  # states of the Nfa, summed over those of the Dfa
 BEGIN, END = 256, 257  # stand for `^` and `$`: read before the first byte and after the last
 
 
@@ -59,7 +60,7 @@ class Nfa:
         classes = np.searchsorted(cuts, np.arange(256), side="right") - 1
         begin = self.close([start])
         begin = self.close(begin | self.move(begin, BEGIN))
-        numbers, rows, queue, closed = {begin: 0}, [], deque([begin]), {}
+        numbers, rows, queue, closed, work = {begin: 0}, [], deque([begin]), {}, 0
         while queue:
             reached = [set() for _ in cuts]
             for low, high, after in (arrow for state in queue.popleft() for arrow in self.arrows[state]):
@@ -70,6 +71,9 @@ class Nfa:
             for states in map(frozenset, reached):
                 if states not in closed:
                     closed[states] = self.close(states)
+                    work += len(closed[states])
+                    if work > MAX_SUBSETS:
+                        raise TooLarge(f"an automaton of sets of over {MAX_SUBSETS} states")
                 row.append(_number(closed[states], numbers, queue, len(cuts)) if states else -1)
             rows.append(row)
         accepting = [final in state or final in self.close(self.move(state, END)) for state in numbers]
@@ -86,6 +90,18 @@ def _number(key, numbers, queue, classes):
     return numbers[key]
 
 
+class Arrows(dict):
+    """{state: {byte: state after it}}, each made when it is first asked for."""
+
+    def __init__(self, table, classes):
+        self.table, self.classes = table, classes
+
+    def __missing__(self, state):
+        following = enumerate(self.table[state, self.classes].tolist())
+        self[state] = {byte: after for byte, after in following if after >= 0}
+        return self[state]
+
+
 class Dfa:
     """State 0 is the first; table[state, classes[byte]] is the next one, or -1.
 
@@ -99,12 +115,7 @@ class Dfa:
         self.distance, self.toward = self._distances()
         dead = [state for state, distance in enumerate(self.distance) if distance is None]
         self.table[np.isin(self.table, dead)] = -1
-        self.next = [dict(self._arrows(state)) for state in range(len(self.table))]
-
-    def _arrows(self, state):
-        for byte, after in enumerate(self.table[state, self.classes].tolist()):
-            if after >= 0:
-                yield byte, after
+        self.next = Arrows(self.table, self.classes)
 
     def _distances(self):
         byte_of = [int(np.flatnonzero(self.classes == c)[0]) for c in range(self.table.shape[1])]

@@ -10,7 +10,10 @@ HOSTNAME = rf"{LABEL}(\.{LABEL}){{0,7}}"  # 8 labels of 30 stay under RFC 1123's
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 HEX = "[0-9A-Fa-f]"
-URI_CHARACTER = rf"([A-Za-z0-9._~:/?@!$&'()*+,;=-]|%{HEX}{{2}})"
+NAME_CHARACTER = rf"([A-Za-z0-9._~!$&'()*+,;=-]|%{HEX}{{2}})"
+PATH_CHARACTER = rf"({NAME_CHARACTER}|[:@])"
+SEGMENTS = rf"(/{PATH_CHARACTER}*)*"
+AUTHORITY = rf"(({NAME_CHARACTER}|:)*@)?{NAME_CHARACTER}*(:\d*)?"
 
 FORMATS = {
     "date": DATE,
@@ -20,7 +23,9 @@ FORMATS = {
     "hostname": HOSTNAME,
     "ipv4": rf"{BYTE}(\.{BYTE}){{3}}",
     "uuid": rf"{HEX}{{8}}(-{HEX}{{4}}){{3}}-{HEX}{{12}}",
-    "uri": rf"[A-Za-z][A-Za-z0-9+.-]*:{URI_CHARACTER}*(#{URI_CHARACTER}*)?",
+    # RFC 3986, without IP literals
+    "uri": rf"[A-Za-z][A-Za-z0-9+.-]*:(//{AUTHORITY}{SEGMENTS}|/?({PATH_CHARACTER}+{SEGMENTS})?)"
+    rf"(\?({PATH_CHARACTER}|[/?])*)?(#({PATH_CHARACTER}|[/?])*)?",
 }
 # The other formats of JSON Schema 2020-12; whoever names one of these means it, so they are refused.
 REFUSED = """idn-email idn-hostname ipv6 uri-reference iri iri-reference uri-template json-pointer

@@ -9,7 +9,7 @@ import heapq
 import itertools
 import weakref
 
-from playground.grammar.nodes import INFINITE, Reader
+from playground.grammar.nodes import INFINITE, Choice, Reader
 
 MAX_FRAMES = 5_000  # at once
 
@@ -103,14 +103,14 @@ def measure(root):
     for node in nodes:
         if node.parts:
             node.size = INFINITE
-    heap = [(node.measured(), next(tie), node) for node in nodes if node.measured() < INFINITE]
+    # A choice waits for its cheapest part; every other node has the one size that it first gets.
+    ready = [node for node in nodes if not isinstance(node, Choice) and node.measured() < INFINITE]
+    heap, reached = [(node.measured(), next(tie), node) for node in ready], set(ready)
     heapq.heapify(heap)
-    settled = set()
     while heap:
         size, _, node = heapq.heappop(heap)
-        if node not in settled:
-            settled.add(node)
-            node.size = size
-            for user in users.get(node, ()):
-                if user not in settled and user.measured() < INFINITE:
-                    heapq.heappush(heap, (user.measured(), next(tie), user))
+        node.size = size
+        for user in users.get(node, ()):
+            if user not in reached and user.measured() < INFINITE:
+                reached.add(user)
+                heapq.heappush(heap, (user.measured(), next(tie), user))

@@ -21,13 +21,14 @@ def jump(matcher, tokenizer, ids, tokens_left):
     except UnicodeDecodeError:  # in the middle of a character
         return []
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if whole[: len(ids)] != ids:
+    # A special token's name may stand in a constant, and the tokenizer then makes that token of it.
+    if whole[: len(ids)] != ids or not all(vocabulary.token_bytes[token_id] for token_id in whole):
         return []
     if state.stable is None:
         state.stable = _stable_bytes(state, tokenizer, text) - len(written)
     run, length = [], 0
     for token_id in whole[len(ids) :]:
-        length += len(vocabulary.token_bytes[token_id] or b"")
+        length += len(vocabulary.token_bytes[token_id])
         if length > state.stable:
             break
         run.append(token_id)
@@ -55,4 +56,4 @@ def _stable_bytes(state, tokenizer, text):
     while all(len(ids) > common and ids[common] == encoded[0][common] for ids in encoded):
         common += 1
     token_bytes = state.grammar.vocabulary.token_bytes
-    return min(len(text.encode()), sum(len(token_bytes[token_id]) for token_id in encoded[0][:common]))
+    return min(len(text.encode()), sum(len(token_bytes[token_id] or b"") for token_id in encoded[0][:common]))

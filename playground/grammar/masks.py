@@ -13,12 +13,13 @@ from collections import OrderedDict
 
 import torch
 
-from playground.grammar.frames import Frames, shortest_text
+from playground.grammar.frames import Frames, TooManyWays, shortest_text
 from playground.grammar.nodes import Key, Text
 from playground.grammar.schema import build
+from playground.grammar.unsupported import UnsupportedSchema
 from playground.grammar.vocabulary import vocabulary_of
 
-MAX_STATES = 2_000  # kept with their masks
+MAX_STATES, MAX_KEPT = 2_000, 40_000_000  # kept with their masks; tokens in those masks
 LONG = 20_000  # bytes; what is longer is not spelled out to count its tokens
 MAX_FORCED = 2_000  # bytes
 
@@ -32,7 +33,10 @@ def compile_schema(schema, tokenizer, leading_space=False):
 
     Raises UnsupportedSchema, naming the place and the keyword.
     """
-    return Grammar(build(schema), vocabulary_of(tokenizer), leading_space)
+    try:
+        return Grammar(build(schema), vocabulary_of(tokenizer), leading_space)
+    except TooManyWays as error:
+        raise UnsupportedSchema("", f"a schema whose text can begin in so many ways ({error})") from None
 
 
 class Grammar:
@@ -40,6 +44,7 @@ class Grammar:
 
     def __init__(self, root, vocabulary, leading_space=False):
         self.vocabulary, self.frames, self._states = vocabulary, Frames(), OrderedDict()
+        self._most_states = min(MAX_STATES, MAX_KEPT // len(vocabulary.token_bytes))
         nodes = (Text(b" "), root) if leading_space else (root,)
         self.start = self.state(self.frames.ready([self.frames.push(nodes, self.frames.end)]))
 
@@ -50,7 +55,7 @@ class Grammar:
         """The State of a set of ready frames; those asked for last are kept."""
         found = self._states.pop(frames, None) or State(self, frames)
         self._states[frames] = found
-        if len(self._states) > MAX_STATES:
+        if len(self._states) > self._most_states:
             self._states.popitem(last=False)
         return found
 

@@ -1,27 +1,20 @@
 """Schemas put together: what `allOf`, `$ref` with neighbours, and `anyOf` with neighbours ask for at once."""
 
 import itertools
+import json
 import math
 
 from playground.grammar.unsupported import UnsupportedSchema
 
-# Said about values, not asked of them.
-ANNOTATIONS = """title description default examples example deprecated readOnly writeOnly $comment $schema $id id
-    $defs definitions contentMediaType contentEncoding discriminator externalDocs xml""".split()
 DEPENDENT = ("dependentRequired", "dependentSchemas", "dependencies")  # the last is draft 7's name for both
 MAX_OPTIONS = 500  # of one place, after its choices are multiplied out
 MAX_DEPTH = 60  # $refs and combinations inside one another
 
 
-def asserted(schema):
-    """The keywords that ask something of a value; names beginning with "x-" are OpenAPI's remarks."""
-    return {key: value for key, value in schema.items() if key not in ANNOTATIONS and not key.startswith("x-")}
-
-
-def options(schema, resolve, pointer, depth=0):
+def options(schema, document, pointer, depth=0):
     """`schema` as a list of (schema without $ref, allOf, anyOf and oneOf, pointer), of which a value meets one.
 
-    resolve: from a $ref and the pointer of its place to (schema, pointer).
+    document: the Document in which it stands, for its references and to count the work.
     """
     if depth > MAX_DEPTH:
         raise UnsupportedSchema(pointer, f"a chain of over {MAX_DEPTH} references and combinations")
@@ -29,53 +22,65 @@ def options(schema, resolve, pointer, depth=0):
         return [({}, pointer)]
     if schema is False:
         return []
-    schema = asserted(schema)
+    schema = document.asserted(schema, pointer)
+    document.spend(1 + len(schema), pointer)
     reference, every = schema.pop("$ref", None), schema.pop("allOf", [])
     some, one, never = (schema.pop(key, None) for key in ("anyOf", "oneOf", "not"))
+    unevaluated = schema.pop("unevaluatedProperties", True)
     found = [(schema, pointer)]
     if reference is not None:
-        target, place = resolve(reference, pointer)
-        found = _product(found, options(target, resolve, place, depth + 1), pointer)
+        target, place = document.resolve(reference, pointer)
+        found = _product(found, options(target, document, place, depth + 1), document, pointer)
     for i, part in enumerate(every):
-        found = _product(found, options(part, resolve, f"{pointer}/allOf/{i}", depth + 1), pointer)
+        found = _product(found, options(part, document, f"{pointer}/allOf/{i}", depth + 1), document, pointer)
     if some is not None:
-        branches = (options(part, resolve, f"{pointer}/anyOf/{i}", depth + 1) for i, part in enumerate(some))
-        found = _product(found, [*itertools.chain.from_iterable(branches)], pointer)
+        branches = (options(part, document, f"{pointer}/anyOf/{i}", depth + 1) for i, part in enumerate(some))
+        found = _product(found, [*itertools.chain.from_iterable(branches)], document, pointer)
     for name, needed in [item for key in DEPENDENT for item in schema.pop(key, {}).items()]:
         # Either the property is missing, or what depends on it holds too.
         needed = {"required": needed} if isinstance(needed, list) else needed
         without = [({"properties": {name: False}}, pointer)]
-        having = _product([({"required": [name]}, pointer)], options(needed, resolve, pointer, depth + 1), pointer)
-        found = _product(found, without + having, pointer)
+        needed = options(needed, document, pointer, depth + 1)
+        having = _product([({"required": [name]}, pointer)], needed, document, pointer)
+        found = _product(found, without + having, document, pointer)
     if never is not None:
-        found = _product(found, _negation(never, pointer), pointer)
+        found = _product(found, _negation(never, document, pointer), document, pointer)
     if one is not None:
-        branches = [options(part, resolve, f"{pointer}/oneOf/{i}", depth + 1) for i, part in enumerate(one)]
-        branches = [_product(found, branch, pointer) for branch in branches]
-        found = _exactly_one(branches, one, resolve, f"{pointer}/oneOf")
+        branches = [options(part, document, f"{pointer}/oneOf/{i}", depth + 1) for i, part in enumerate(one)]
+        branches = [_product(found, branch, document, pointer) for branch in branches]
+        found = _exactly_one(branches, one, document, f"{pointer}/oneOf")
+    if unevaluated is not True:  # what no part names, now that the parts are together
+        found = [({"additionalProperties": unevaluated} | option, place) for option, place in found]
     return found
 
 
-def _negation(schema, pointer):
+def _negation(schema, document, pointer):
     """The options of `not`: of everything, and of required properties, one of which is then missing."""
-    if schema in ({}, True):
+    if schema is True or schema == {}:
         return []
     if schema is False:
         return [({}, pointer)]
-    if list(asserted(schema)) == ["required"]:
-        return [({"properties": {name: False}}, pointer) for name in schema["required"]]
+    if list(document.asserted(schema, f"{pointer}/not")) == ["required"]:  # which everything but objects meets
+        return [({"type": "object", "properties": {name: False}}, pointer) for name in schema["required"]]
     raise UnsupportedSchema(f"{pointer}/not", "'not' of anything but 'required'")
 
 
-def _product(left, right, pointer):
+def _product(left, right, document, pointer):
     if len(left) * len(right) > MAX_OPTIONS:
         raise UnsupportedSchema(pointer, f"a choice among over {MAX_OPTIONS} combinations")
     found = []
     for (one, place), (two, other_place) in itertools.product(left, right):
+        document.spend(_steps(one, two), pointer)
         merged = merge(one, two, pointer)
         if merged is not None:
             found.append((merged, place if one else other_place))
     return found
+
+
+def _steps(one, two):
+    """Roughly what it takes to merge them."""
+    enums = len(one.get("enum", ())) * len(two.get("enum", ())) // 8
+    return len(one) + len(two) + len(one.get("properties", ())) + len(two.get("properties", ())) + enums
 
 
 def merge(left, right, pointer):
@@ -85,7 +90,7 @@ def merge(left, right, pointer):
     merged = left | right
     for key in left.keys() & right.keys():
         one, two = left[key], right[key]
-        if one == two and type(one) is type(two):
+        if same(one, two):
             continue
         match key:
             case "type":
@@ -103,11 +108,11 @@ def merge(left, right, pointer):
                 merged[key] = max(one, two)
             case "maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties":
                 merged[key] = min(one, two)
-            case "uniqueItems" | "nullable":
-                merged[key] = (one or two) if key == "uniqueItems" else (one and two)
-            case "items" | "additionalProperties":
-                merged[key] = {"allOf": [one, two]}
-            case "properties":
+            case "uniqueItems":
+                merged[key] = one or two
+            case "additionalProperties":
+                merged[key] = both(one, two)
+            case "properties" | "items" | "prefixItems" | "additionalItems":
                 pass
             case "multipleOf" if isinstance(one, int) and isinstance(two, int):
                 merged[key] = math.lcm(one, two)
@@ -115,7 +120,16 @@ def merge(left, right, pointer):
                 raise UnsupportedSchema(pointer, f"two different {key!r} for one value")
     if "properties" in merged:
         merged["properties"] = _merge_properties(left, right)
+    if left.keys() & ITEMS and right.keys() & ITEMS:
+        merged = {key: value for key, value in merged.items() if key not in ITEMS} | _merge_items(left, right)
     return merged
+
+
+def both(one, two):
+    """The allOf of two schemas: flat and without repeats, so that schemas that hold each other come to an end."""
+    sides = [side["allOf"] if isinstance(side, dict) and list(side) == ["allOf"] else [side] for side in (one, two)]
+    parts = {json.dumps(part): part for part in [*sides[0], *sides[1]] if part is not True}
+    return {"allOf": [*parts.values()]} if len(parts) > 1 else next(iter(parts.values()), True)
 
 
 def _merge_properties(left, right):
@@ -124,9 +138,22 @@ def _merge_properties(left, right):
     for name in names:
         # A side that does not name a property speaks of it through additionalProperties.
         sides = [side.get("properties", {}).get(name, side.get("additionalProperties", True)) for side in (left, right)]
-        sides = [side for side in sides if side is not True]
-        merged[name] = sides[0] if len(sides) == 1 else {"allOf": sides} if sides else True
+        merged[name] = both(*sides)
     return merged
+
+
+def _merge_items(left, right):
+    (first, rest), (other_first, other_rest) = items_of(left), items_of(right)
+    pairs = itertools.zip_longest(
+        first + [rest] * (len(other_first) - len(first)), other_first + [other_rest] * (len(first) - len(other_first))
+    )
+    return {"prefixItems": [both(*pair) for pair in pairs], "items": both(rest, other_rest)}
+
+
+def items_of(schema):
+    """(the schemas of an array's first items, that of the others), also as draft 7 wrote it."""
+    first, rest = schema.get("prefixItems", []), schema.get("items", True)
+    return (rest, schema.get("additionalItems", True)) if isinstance(rest, list) else (first, rest)
 
 
 # The keywords of each type: a schema that names no type is about those whose keywords it has.
@@ -136,18 +163,17 @@ KEYWORDS = {
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
 }
-ALL_KEYWORDS = {"type", "nullable", "unevaluatedProperties"}.union(*KEYWORDS.values())
+ITEMS = {"items", "prefixItems", "additionalItems"}
+ALL_KEYWORDS = {"type"}.union(*KEYWORDS.values())
 
 
 def types_of(schema):
     """The types that a schema without combinations allows, as a list; [] if nothing says."""
     if "type" in schema:
-        found = [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
-    elif "enum" in schema or "const" in schema:
-        found = ["null", "boolean", "number", "string", "array", "object"]
-    else:
-        found = [name for name, keywords in KEYWORDS.items() if keywords & schema.keys()]
-    return [*found, "null"] if found and schema.get("nullable") is True and "null" not in found else found
+        return [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
+    if "enum" in schema or "const" in schema:
+        return ["null", "boolean", "number", "string", "array", "object"]
+    return [name for name, keywords in KEYWORDS.items() if keywords & schema.keys()]
 
 
 def others_of(schema):
@@ -177,23 +203,26 @@ def same(one, two):
 # ---- oneOf
 
 
-def _exactly_one(branches, parts, resolve, pointer):
+def _exactly_one(branches, parts, document, pointer):
     """The options of all branches, each without what also meets another; UnsupportedSchema if that is not plain."""
     found = []
     for i, branch in enumerate(branches):
         for j, other in enumerate(branches):
-            apart = all(disjoint(a, b, resolve, pointer) for (a, _), (b, _) in itertools.product(branch, other))
-            if i != j and not apart:
-                if not isinstance(parts[j], dict) or list(asserted(parts[j])) != ["required"]:
+            pairs = itertools.product(branch, other) if i != j else ()
+            if not all(disjoint(a, b, document, pointer) for (a, _), (b, _) in pairs):
+                place = f"{pointer}/{j}"
+                if not isinstance(parts[j], dict) or list(document.asserted(parts[j], place)) != ["required"]:
                     raise UnsupportedSchema(pointer, f"a value that may meet both branch {i} and branch {j} of 'oneOf'")
-                branch = _product(branch, _negation(parts[j], pointer), pointer)
+                branch = _product(branch, _negation(parts[j], document, place), document, pointer)
         found += branch
     return found
 
 
-def disjoint(one, two, resolve, pointer, depth=0):
+def disjoint(one, two, document, pointer, depth=0):
     """Whether it is plain that no value that the grammar writes for one schema meets the other."""
-    if not _overlap(types_of(one) or ["any"], types_of(two) or ["any"]):
+    document.spend(1, pointer)
+    # What a schema without a type is about says what is written for it, not what meets it.
+    if not _overlap(types_of(one) or ["any"], types_of(two) if "type" in two else ["any"]):
         return True
     values = [_values(schema) for schema in (one, two)]
     if None not in values:
@@ -202,20 +231,19 @@ def disjoint(one, two, resolve, pointer, depth=0):
         return False
     names = [schema.get("properties", {}) for schema in (one, two)]
     required = [set(schema.get("required", ())) for schema in (one, two)]
-    closed = [others_of(schema) is False for schema in (one, two)]
-    # A property that one must have and the other, as it is written here, cannot.
-    if all(closed) and (required[0] - names[1].keys() and required[1] - names[0].keys()):
+    # A property that the other must have and that is not written here.
+    if others_of(one) is False and required[1] - names[0].keys() - required[0]:
         return True
     for this, other in ((0, 1), (1, 0)):
         if (one, two)[other].get("additionalProperties") is False and required[this] - names[other].keys():
             return True
-        if any(not options(names[other][name], resolve, pointer) for name in required[this] & names[other].keys()):
+        if any(not options(names[other][name], document, pointer) for name in required[this] & names[other].keys()):
             return True
     return any(
         all(
-            disjoint(a, b, resolve, pointer, depth + 1)
-            for a, _ in options(names[0][name], resolve, pointer)
-            for b, _ in options(names[1][name], resolve, pointer)
+            disjoint(a, b, document, pointer, depth + 1)
+            for a, _ in options(names[0][name], document, pointer)
+            for b, _ in options(names[1][name], document, pointer)
         )
         for name in required[0] & required[1] & names[0].keys() & names[1].keys()
     )

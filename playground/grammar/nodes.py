@@ -4,10 +4,7 @@ A schema compiles to a graph of nodes (schema.py), which frames.py follows. Ever
 text that it can stand for, and which way that text goes.
 """
 
-import functools
-
-from playground.grammar.dfa import Dfa, intersect
-from playground.grammar.patterns import any_string
+from playground.grammar.names import fits, names_but
 
 INFINITE = float("inf")
 
@@ -242,7 +239,7 @@ class Others(Node):
         self.value, self.taken, self.written, self.low, self.high = value, taken, written, low, high
         self.parts, self._keys, self._after = (value,), {}, {}
         self.opening = Text(b', "' if written else b'"')
-        self.dfa = _names_but(taken) if high != 0 else None
+        self.dfa = names_but(taken) if high != 0 else None
         self.size = self.measured()
 
     def measured(self):
@@ -269,20 +266,11 @@ class Others(Node):
         if name not in self._after:
             taken = self.taken if name is None else self.taken | {name}
             high = None if self.high is None else self.high - 1
+            if not fits(taken):  # an object of names that fill kilobytes gets no more
+                taken, high = self.taken, 0
             self._after[name] = (Text(b": "), self.value, Others(self.value, taken, True, 0, high))
         return self._after[name]
 
     @property
     def best(self):
         return self._one() if self.low else ()
-
-
-@functools.lru_cache(maxsize=500)
-def _names_but(taken):
-    """The Dfa of a string's content and closing quotation mark, but for those in `taken` (bytes, with their marks)."""
-    prefixes = sorted({name[:end] for name in taken for end in range(len(name) + 1)} | {b""})
-    number = {prefix: i for i, prefix in enumerate(prefixes)}
-    free = len(prefixes)
-    rows = [[number.get(prefix + bytes([byte]), free) for byte in range(256)] for prefix in prefixes]
-    others = Dfa(range(256), [*rows, [free] * 256], [*(prefix not in taken for prefix in prefixes), True])
-    return intersect(any_string(closed=True), others)

@@ -17,8 +17,22 @@ INTEGER = rf"-?(0|[1-9]\d{{0,{MAX_DIGITS - 1}}})"
 NUMBER = rf"-?((0|[1-9]\d{{0,{MAX_DIGITS - 1}}})(\.\d{{1,{MAX_DIGITS}}})?|[1-9](\.\d{{1,{MAX_DIGITS}}})?e[+-]\d\d)"
 
 
+FAR = Decimal("1e100")
+
+
 class Unsatisfiable(ValueError):
     """No value fits."""
+
+
+def exact_bound(bound, integer):
+    """A bound of a schema as a Decimal: as it is written while floats are dense, then as the float that is compared.
+
+    None where no float is this bound, so that rounding would carry a number over it; integers are not rounded.
+    """
+    exact = Decimal(bound)
+    if abs(exact) < 2**53:
+        return Decimal(str(bound))
+    return exact if integer or abs(exact) >= FAR or float(bound) == bound else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -28,7 +42,9 @@ def number_dfa(integer, low=None, high=None, open_low=False, open_high=False, mu
     low, high: Decimal or None; open_low, open_high: without the bound itself. Raises Unsatisfiable or dfa.TooLarge.
     """
     # No canonical number reaches such bounds (1.8e308 is how some schemas say "any float").
-    low, high = (None if bound is None or abs(bound) >= Decimal("1e100") else bound for bound in (low, high))
+    if (low is not None and low >= FAR) or (high is not None and high <= -FAR):
+        raise Unsatisfiable(f"no number from {low} to {high}")
+    low, high = (None if bound is None or abs(bound) >= FAR else bound for bound in (low, high))
     if integer or multiple:
         if low is not None:
             low = math.floor(low) + 1 if open_low else math.ceil(low)
@@ -37,6 +53,8 @@ def number_dfa(integer, low=None, high=None, open_low=False, open_high=False, mu
         pattern = _integers(low, high)
     else:
         pattern = _numbers(low, high, open_low, open_high)
+    if not (integer or multiple) and (open_low or open_high) and _digits_of(low, high) > 15:
+        raise TooLarge("an exclusive bound where a bound has over 15 digits")
     if pattern is None:
         raise Unsatisfiable(f"no number from {low} to {high}")
     dfa = pattern_dfa(pattern, whole=True)
@@ -155,6 +173,12 @@ def _fraction_digits(*bounds):
     bounds = [bound for bound in bounds if bound is not None]
     longest = max((len(_split(bound)[1]) for bound in bounds), default=0)
     return max(longest, 15 - max(len(str(_split(bound)[0])) for bound in bounds), 1)
+
+
+def _digits_of(*bounds):
+    """How many digits the bounds can make a number have; up to 15, no two numbers are the same float."""
+    split = [_split(abs(bound)) for bound in bounds if bound is not None]
+    return max((len(str(whole)) for whole, _ in split), default=0) + max((len(rest) for _, rest in split), default=0)
 
 
 def _split(bound):

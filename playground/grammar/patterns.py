@@ -8,10 +8,13 @@ are refused.
 
 import functools
 import json
+import re
 import warnings
 from re import _parser as sre_parser  # what `re` itself uses; private, but unchanged since Python 3.11
 
-from playground.grammar.dfa import BEGIN, END, Nfa
+import numpy as np
+
+from playground.grammar.dfa import BEGIN, END, MAX_DFA_CELLS, Dfa, Nfa, TooLarge
 
 LAST = 0x10FFFF
 SURROGATES = (0xD800, 0xDFFF)  # no UTF-8 encodes them
@@ -53,6 +56,8 @@ def pattern_dfa(pattern, whole=False):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Python warns of sets that it may read differently some day
             tree = sre_parser.parse(pattern)
+        if tree.state.flags & ~re.UNICODE:
+            raise UnsupportedPattern("flags in a pattern")
         nfa.join(_sequence(nfa, begin, tree), end)
     except UnsupportedPattern:
         raise
@@ -71,6 +76,22 @@ def any_string(closed=False):
     start = nfa.state()
     nfa.join(_character(nfa, start, _complement([])), start)
     return nfa.determinize(start, nfa.byte(start, ord('"')) if closed else start)
+
+
+@functools.lru_cache(maxsize=256)
+def length_dfa(low, high):
+    """The Dfa of strings of low to high (None: no bound) characters: that of any string, once for each count."""
+    one = any_string()
+    size, most = len(one.table), low if high is None else high
+    if one.table.size * (most + 1) > 2 * MAX_DFA_CELLS:
+        raise TooLarge(f"a length of {most} beside a pattern or a format")
+    rows, accepting = [], []
+    for count in range(most + 1):
+        after = np.minimum(count + one.accepting[one.table], most + (high is not None))  # a last one, that is cut off
+        known = (one.table >= 0) & (after <= most)
+        rows.append(np.where(known, one.table + size * after, -1))
+        accepting.append(one.accepting & (count >= low))
+    return Dfa(one.classes, np.concatenate(rows), np.concatenate(accepting))
 
 
 def _sequence(nfa, state, items):
@@ -102,7 +123,9 @@ def _piece(nfa, state, op, argument):
 
 def _repeat(nfa, state, low, high, items):
     for _ in range(low):
-        state = _sequence(nfa, state, items)
+        before, state = state, _sequence(nfa, state, items)
+        if state == before:  # nothing to repeat: no need to do so a billion times
+            return state
     after = nfa.state()
     nfa.join(state, after)
     if high is sre_parser.MAXREPEAT:
@@ -112,7 +135,9 @@ def _repeat(nfa, state, low, high, items):
         nfa.join(loop, after)
         return after
     for _ in range(high - low):
-        state = _sequence(nfa, state, items)
+        before, state = state, _sequence(nfa, state, items)
+        if state == before:
+            break
         nfa.join(state, after)
     return after
 
@@ -169,7 +194,8 @@ def _character(nfa, state, ranges):
     after = nfa.state()
     for low, high in ranges:
         for code in range(low, min(high, 0x7F) + 1):
-            _path(nfa, state, [(byte, byte) for byte in json.dumps(chr(code))[1:-1].encode()], after)
+            text = json.dumps(chr(code), ensure_ascii=False)[1:-1].encode()
+            _path(nfa, state, [(byte, byte) for byte in text], after)
         for path in utf8_ranges(max(low, 0x80), high):
             _path(nfa, state, path, after)
     return after

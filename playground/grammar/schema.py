@@ -8,40 +8,35 @@ schema; what it cannot promise that for it refuses, by name.
 """
 
 import functools
+import hashlib
 import json
-from decimal import Decimal
-
-import jsonschema
 
 from playground.grammar import merging
 from playground.grammar.dfa import TooLarge, intersect
+from playground.grammar.document import Document, dumps
 from playground.grammar.formats import FORMATS, REFUSED
 from playground.grammar.frames import measure
 from playground.grammar.nodes import Choice, Distinct, Others, Repeat, Rule, Scan, Sequence, Text
-from playground.grammar.numbers import Unsatisfiable, number_dfa
-from playground.grammar.patterns import UnsupportedPattern, any_string, pattern_dfa
-from playground.grammar.unsupported import UnsupportedSchema
+from playground.grammar.numbers import Unsatisfiable, exact_bound, number_dfa
+from playground.grammar.patterns import UnsupportedPattern, any_string, length_dfa, pattern_dfa
+from playground.grammar.unsupported import UnsupportedSchema, below
 
-MAX_DEPTH = 100  # of arrays and objects inside one another in a schema
 MAX_NODES = 300_000
 MAX_BYTES = 100_000  # that a shortest text may need
 MAX_MEMBERS = 20_000  # states of one object: properties, times those written if they are counted
+MAX_OPTIONAL = 1_500  # properties of one object: each of them may come next
+MAX_DISTINCT = 200  # items that differ: what is left of them is kept for each choice
 NUMBERS = {"minimum": "low", "maximum": "high", "exclusiveMinimum": "low", "exclusiveMaximum": "high"}
 NEVER = Choice(())
+PLAIN = {"type", "minLength", "maxLength", "multipleOf", *NUMBERS}  # that jsonschema answers at once
 
 
 def build(schema):
     """The node of all canonical texts of `schema`. Raises UnsupportedSchema, also for one that nothing can satisfy."""
-    if _depth(schema) > MAX_DEPTH:
-        raise UnsupportedSchema("", f"a schema of over {MAX_DEPTH} levels")
     try:
-        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-        validator.check_schema(schema)
-        root = Builder(schema, validator(schema)).node(schema, "")
+        document = Document(schema)
+        root = Builder(document).node(document.root, "")
         measure(root)
-    except jsonschema.SchemaError as error:
-        pointer = "".join(f"/{part}" for part in error.absolute_path)
-        raise UnsupportedSchema(pointer, f"what is no valid JSON Schema ({error.message[:200]})") from None
     except RecursionError:
         raise UnsupportedSchema("", "a schema with so many levels and references") from None
     if root.size > MAX_BYTES:
@@ -50,33 +45,14 @@ def build(schema):
     return root
 
 
-def _depth(schema):
-    deepest, stack = 0, [(schema, 1)]
-    while stack:
-        value, depth = stack.pop()
-        deepest = max(deepest, depth)
-        if deepest > MAX_DEPTH:
-            break
-        if isinstance(value, (dict, list)):
-            stack.extend((part, depth + 1) for part in (value.values() if isinstance(value, dict) else value))
-    return deepest
-
-
-def dumps(value, pointer):
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError:  # NaN, or half of a surrogate pair
-        raise UnsupportedSchema(pointer, "a value that JSON cannot write") from None
-
-
 class Builder:
-    def __init__(self, root, validator):
-        self.root, self.validator = root, validator
-        self.made, self.count = {}, 0  # {schema as text: its node, or the Rule that will be}
+    def __init__(self, document):
+        self.document = document
+        self.made, self.count = {}, 0  # {hash of a schema as text: its node, or the Rule that will be}
 
     def node(self, schema, pointer):
         """The node of any schema; the same one for equal schemas, so that a schema may contain itself."""
-        key = json.dumps(schema)
+        key = hashlib.sha256(json.dumps(schema).encode()).digest()
         if key not in self.made:
             self.made[key] = rule = Rule()
             self.count += 1
@@ -86,31 +62,16 @@ class Builder:
     def _make(self, schema, pointer):
         if schema is False:
             return NEVER
-        asserted = {} if schema is True else merging.asserted(schema)
+        asserted = {} if schema is True else self.document.asserted(schema, pointer)
         if not asserted:
             return self._anything(pointer)
         if list(asserted) == ["$ref"]:
-            return self.node(*self.resolve(asserted["$ref"], pointer))
+            return self.node(*self.document.resolve(asserted["$ref"], pointer))
         if list(asserted) == ["anyOf"]:
             parts = asserted["anyOf"]
             return choice([self.node(part, f"{pointer}/anyOf/{i}") for i, part in enumerate(parts)])
-        found = merging.options(schema, self.resolve, pointer)
+        found = merging.options(schema, self.document, pointer)
         return choice([self._plain(option, place) for option, place in found])
-
-    def resolve(self, reference, pointer):
-        """(schema, pointer) of a $ref inside this document."""
-        if not reference.startswith("#") or (reference != "#" and not reference.startswith("#/")):
-            raise UnsupportedSchema(f"{pointer}/$ref", f"the reference {reference[:100]!r}, which is not to `#/...`,")
-        target = self.root
-        for part in reference[2:].split("/") if len(reference) > 1 else ():
-            part = part.replace("~1", "/").replace("~0", "~").replace("%25", "%")
-            try:
-                target = target[int(part)] if isinstance(target, list) else target[part]
-            except (KeyError, IndexError, TypeError, ValueError):
-                raise UnsupportedSchema(f"{pointer}/$ref", f"the reference {reference[:100]!r} to nothing") from None
-        if not isinstance(target, (dict, bool)):
-            raise UnsupportedSchema(f"{pointer}/$ref", f"the reference {reference[:100]!r} to what is no schema")
-        return target, reference[1:]
 
     def _anything(self, pointer):
         types = ("null", "boolean", "number", "string", "array", "object")
@@ -120,7 +81,7 @@ class Builder:
         """A schema without references and combinations."""
         _refuse(schema.keys() - merging.ALL_KEYWORDS - {"enum", "const"}, pointer)
         if "enum" in schema or "const" in schema:
-            return self._values(schema, pointer)
+            return self._type("values", schema, pointer)
         if not schema:
             return self._anything(pointer)
         types = merging.types_of(schema)
@@ -130,10 +91,17 @@ class Builder:
 
     def _values(self, schema, pointer):
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        ask = self.validator.evolve(schema={key: value for key, value in schema.items() if key != "nullable"})
-        values = [value for value in values if ask.is_valid(value) or (value is None and schema.get("nullable"))]
-        if schema.get("nullable") is True and not any(value is None for value in values):
-            values.append(None)  # OpenAPI 3.0 wants null listed too, but hardly anyone does
+        if "const" in schema and "enum" in schema:
+            values = [value for value in values if any(merging.same(value, other) for other in schema["enum"])]
+        # jsonschema is asked about the plain keywords alone: others may hold references and patterns that take long.
+        ask = self.document.validator.evolve(schema={key: schema[key] for key in PLAIN & schema.keys()})
+        values = [value for value in values if ask.is_valid(value)]
+        inner = (merging.KEYWORDS["object"] | merging.KEYWORDS["array"]) & schema.keys()
+        if any(isinstance(value, (list, dict)) for value in values):
+            _refuse(inner, pointer)
+        if "pattern" in schema:
+            found = pattern_dfa(schema["pattern"])
+            values = [v for v in values if not isinstance(v, str) or found.accepts(dumps(v, pointer)[1:-1])]
         return choice([Text(dumps(value, pointer)) for value in values])
 
     def _type(self, name, schema, pointer):
@@ -142,7 +110,7 @@ class Builder:
         try:
             return getattr(self, f"_{name}")(schema, pointer)
         except UnsupportedPattern as error:
-            raise UnsupportedSchema(pointer, f"the pattern {schema['pattern'][:100]!r} ({error})") from None
+            raise UnsupportedSchema(pointer, f"the pattern {schema.get('pattern', '')[:100]!r} ({error})") from None
         except TooLarge as error:
             raise UnsupportedSchema(pointer, str(error)) from None
 
@@ -162,7 +130,9 @@ class Builder:
             bound = schema.get(key)
             if bound is None or isinstance(bound, bool):
                 continue
-            bound, is_open = Decimal(str(bound)), key.startswith("exclusive")
+            bound, is_open = exact_bound(bound, integer), key.startswith("exclusive")
+            if bound is None:
+                raise UnsupportedSchema(below(pointer, key), "a bound that no float can hold")
             if side == "low" and (low is None or bound > low or (bound == low and is_open)):
                 low, open_low = bound, is_open
             if side == "high" and (high is None or bound < high or (bound == high and is_open)):
@@ -192,15 +162,13 @@ class Builder:
         if not dfas:
             return Sequence((Text(b'"'), Scan(any_string(), 0, low, high), Text(b'"')))
         if low or high is not None:
-            dfas.append(pattern_dfa(rf"[\s\S]{{{low},{'' if high is None else high}}}", whole=True))
+            dfas.append(length_dfa(low, high))
         return Sequence((Text(b'"'), Scan(functools.reduce(intersect, dfas)), Text(b'"')))
 
     def _array(self, schema, pointer):
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
         high = None if high is None else int(high)
-        first, rest = schema.get("prefixItems", []), schema.get("items", True)
-        if isinstance(rest, list):  # as draft 7 wrote it
-            first, rest = rest, schema.get("additionalItems", True)
+        first, rest = merging.items_of(schema)
         if schema.get("uniqueItems") is True and (high is None or high > 1):
             return self._distinct(first, rest, low, high, pointer)
         if high is not None and low > high:
@@ -211,6 +179,7 @@ class Builder:
             items, others = items[:high], NEVER
         # From the back: what may follow when i items are written.
         count = len(items)
+        self.count += count
         after = [None if high is None else max(0, high - max(count, 1))]
         then = Repeat(Sequence((Text(b", "), others)), max(0, low - max(count, 1)), *after)
         if not items:
@@ -224,9 +193,11 @@ class Builder:
 
     def _distinct(self, first, rest, low, high, pointer):
         values = rest.get("enum", [rest["const"]] if "const" in rest else None) if isinstance(rest, dict) else None
-        if first or values is None or set(merging.asserted(rest)) - {"enum", "const", "type"}:
+        if first or values is None or set(self.document.asserted(rest, f"{pointer}/items")) - {"enum", "const", "type"}:
             raise UnsupportedSchema(f"{pointer}/uniqueItems", "'uniqueItems' of items that are no enum")
-        ask, kept = self.validator.evolve(schema=rest), []
+        if len(values) > MAX_DISTINCT:
+            raise UnsupportedSchema(f"{pointer}/uniqueItems", f"'uniqueItems' of over {MAX_DISTINCT} values")
+        ask, kept = self.document.validator.evolve(schema=rest), []
         for value in values:
             if ask.is_valid(value) and not any(merging.same(value, other) for other in kept):
                 kept.append(value)
@@ -243,7 +214,7 @@ class Builder:
         low, high = int(schema.get("minProperties", 0)), schema.get("maxProperties")
         names = [*properties, *sorted(required - properties.keys())]
         values = [
-            self.node(properties[name], f"{pointer}/properties/{name}")
+            self.node(properties[name], below(pointer, "properties", name))
             if name in properties
             else self.node(schema.get("additionalProperties", True), f"{pointer}/additionalProperties")
             for name in names
@@ -251,6 +222,8 @@ class Builder:
         keys = [dumps(name, pointer) for name in names]
         # How many are written: exactly, if the schema counts them, else whether there is any (and so a comma).
         most = len(names) if low > 1 or high is not None else 1
+        if len(names) - len(required) > MAX_OPTIONAL:
+            raise UnsupportedSchema(pointer, f"an object of over {MAX_OPTIONAL} optional properties")
         if len(names) * (most + 1) > MAX_MEMBERS:
             raise UnsupportedSchema(pointer, f"an object of {len(names)} properties that are counted")
         other = self.node(others, f"{pointer}/additionalProperties") if others is not False else NEVER
@@ -279,7 +252,7 @@ class Builder:
 
 def _refuse(keywords, pointer):
     for keyword in sorted(keywords):
-        raise UnsupportedSchema(f"{pointer}/{keyword}", f"the keyword {keyword!r} here")
+        raise UnsupportedSchema(below(pointer, keyword), f"the keyword {keyword!r} here")
 
 
 def choice(parts):

@@ -3,3 +3,8 @@ class UnsupportedSchema(ValueError):
 
     def __init__(self, pointer, what):
         super().__init__(f"#{pointer}: {what} is not supported")
+
+
+def below(pointer, *parts):
+    """The JSON pointer of a place below another (RFC 6901)."""
+    return pointer + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

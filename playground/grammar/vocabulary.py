@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-TEXT_BYTES = [*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF5)]  # all that stand in canonical JSON
+TEXT_BYTES = [*range(0x20, 0xC0), *range(0xC2, 0xF5)]  # all that stand in canonical JSON
 
 
 class Vocabulary:
