@@ -118,6 +118,12 @@ def test_a_budget_below_the_shortest_text_is_an_error_with_both_numbers(tokenize
         matcher.mask(fewest - 1)
 
 
+def test_openapis_nullable_allows_null_and_the_type(tokenizer):
+    compiled = grammar.compile_schema({"type": "string", "nullable": True}, tokenizer)
+    for text, valid in (("null", True), ('"a"', True), ("1", False)):
+        assert accepts(compiled, tokenizer(text, add_special_tokens=False)["input_ids"]) is valid
+
+
 def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
     matcher = grammar.compile_schema(toolbox.call_schema(TOOLS), tokenizer).matcher()
     assert matcher.forced() == '{"tool": "'

@@ -111,7 +111,7 @@ def test_respond_is_kept_where_it_says_what_the_answer_says_and_where_there_is_n
 def test_kept_calls_become_records_with_their_scores_and_some_answers():
     loss = {"none": 2.0, "call": 2.0, "result": 0.5}
     row = request(answer="It is cold.") | {"call": OSLO, "result": {"sky": "clear"}, "agree": 5, "loss": loss}
-    records = teacher.to_records([row] * teacher.SECOND_TURN)
+    records = teacher.to_records([row] * teacher.SECOND_TURN, TOOLS)
     assert [record["meta"]["turn"] for record in records] == [1] * teacher.SECOND_TURN + [2]
     assert records[0]["completion"] == json.dumps(OSLO) and records[0]["source"] == "teacher"
     assert records[0]["meta"]["agree"] == 5 and records[0]["meta"]["loss"] == loss
@@ -299,9 +299,14 @@ def model_server(base_model, tokenizer):
 
 
 def test_a_model_behind_an_endpoint_teaches_and_a_local_one_judges(model_server, tmp_path):
-    done = run(tmp_path, "--teacher-url", model_server.url, "--teacher", "embedded-model")
+    # Whatever an untouched model asks of these two tools executes.
+    entries = json.loads((ROOT / "configs" / "tools.json").read_text(encoding="utf-8"))
+    chosen = [entry for entry in entries if entry["function"]["name"] in ("search_web", "get_weather")]
+    (tmp_path / "tools.json").write_text(json.dumps(chosen), encoding="utf-8")
+    asked = ("--teacher-url", model_server.url, "--teacher", "embedded-model", "--tools", tmp_path / "tools.json")
+    done = run(tmp_path, *asked)
     added = added_records(tmp_path)
-    assert added and "Left out: " in done.stdout and "Traceback" not in done.stderr
+    assert added and "pass the filters" in done.stdout and "Traceback" not in done.stderr
     assert all(set(record["meta"]) >= {"agree", "loss", "phrasing", "entities"} for record in added)
     assert len(model_server.bodies) == 8
     inputs = artifacts.read_manifest(tmp_path, "02_create_dataset")["inputs"]

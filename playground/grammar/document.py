@@ -16,7 +16,7 @@ MAX_VALUES = 100_000  # in a schema
 MAX_MIXED = 1_000  # values of a list that are not all texts: jsonschema compares each with each
 MAX_WORK = 1_000_000  # steps of putting schemas together
 DRAFTS = [Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator, Draft202012Validator]
-# Said about values, not asked of them. OpenAPI's `nullable` means nothing in JSON Schema: no null is written for it.
+# Said about values, not asked of them.
 ANNOTATIONS = """title description default examples example deprecated readOnly writeOnly $comment $schema $id id
     $defs definitions contentMediaType contentEncoding discriminator externalDocs xml nullable""".split()
 # Keywords that some drafts do not know, though others give them a meaning.
@@ -101,7 +101,11 @@ class Document:
             return {"$ref": schema["$ref"]}
         for keyword in sorted(self._unknown & schema.keys()):
             raise UnsupportedSchema(below(pointer, keyword), f"the keyword {keyword!r} in this draft")
-        return {key: value for key, value in schema.items() if key not in ANNOTATIONS and not key.startswith("x-")}
+        found = {key: value for key, value in schema.items() if key not in ANNOTATIONS and not key.startswith("x-")}
+        if schema.get("nullable") is True and "type" in found:  # as OpenAPI 3.0 says "or null"
+            types = [found["type"]] if isinstance(found["type"], str) else found["type"]
+            found["type"] = [*types, "null"] if "null" not in types else types
+        return found
 
     def resolve(self, reference, pointer):
         """(schema, pointer) of a $ref inside this document."""

@@ -6,8 +6,8 @@ def jump(matcher, tokenizer, ids, tokens_left):
 
     ids: all that has been generated. The tokens are those that the tokenizer makes of the whole text, so that the
     model stays on the paths that it was trained on; hence the last ones are left to the model where the text after
-    them could change them (`: "` and `(` may be one token). Nor is there a jump where the model itself has spelled
-    the text so far in another way, or where it would use tokens that the rest needs.
+    them could change them (`: "` and `(` may be one token). Where the model itself has spelled the text so far in
+    another way, the forced text is tokenized alone. There is no jump where it would use tokens that the rest needs.
     """
     state, vocabulary = matcher.state, matcher.grammar.vocabulary
     if state.only_end and tokens_left:
@@ -17,15 +17,17 @@ def jump(matcher, tokenizer, ids, tokens_left):
         return []
     written = b"".join(vocabulary.token_bytes[token_id] for token_id in ids)
     try:
-        text = written.decode() + forced
+        before = written.decode()
     except UnicodeDecodeError:  # in the middle of a character
         return []
-    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-    # A special token's name may stand in a constant, and the tokenizer then makes that token of it.
-    if whole[: len(ids)] != ids or not all(vocabulary.token_bytes[token_id] for token_id in whole):
-        return []
+    whole = tokenizer(before + forced, add_special_tokens=False)["input_ids"]
+    if whole[: len(ids)] != ids:
+        ids, before = [], ""
+        whole = tokenizer(forced, add_special_tokens=False)["input_ids"]
+    if b"".join(vocabulary.token_bytes[token_id] or b"" for token_id in whole) != (before + forced).encode():
+        return []  # a tokenizer that begins every text with a space, or a constant with a special token's name
     if state.stable is None:
-        state.stable = _stable_bytes(state, tokenizer, text) - len(written)
+        state.stable = _stable_bytes(state, tokenizer, before + forced) - len(before.encode())
     run, length = [], 0
     for token_id in whole[len(ids) :]:
         length += len(vocabulary.token_bytes[token_id])

@@ -110,7 +110,7 @@ def add_records(requests, labelled, tools, recipe):
     unjudged = sum(row["loss"] is None for row in kept if row["call"]["tool"] != "respond")
     if unjudged:
         print(f"{unjudged} calls are kept by execution and agreement alone: their requests come without an answer.")
-    return to_records(kept), left_out, files
+    return to_records(kept, tools), left_out, files
 
 
 def agreement(requests, samples, tools, settings):
@@ -222,7 +222,7 @@ def _encode(prompt, answer, tokenizer, limit):
     return [*toolbox.encode_prompt(prompt, tokenizer), *opening, *ids][-limit:], min(len(ids), limit - 1)
 
 
-def to_records(kept):
+def to_records(kept, tools):
     """A record of each kept call, and of every sixth that is not a `respond` the answer after its result."""
     records, calls = [], 0
     for index, row in enumerate(kept):
@@ -230,7 +230,8 @@ def to_records(kept):
         scores = row["meta"] | {"agree": row["agree"], "loss": row["loss"]}
         records.append(_record(identity, row["prompt"], call, scores, turn=1))
         calls += call["tool"] != "respond"
-        if call["tool"] != "respond" and row["answer"] is not None and calls % SECOND_TURN == 0:
+        answers = call["tool"] != "respond" and "respond" in tools and row["answer"] is not None
+        if answers and calls % SECOND_TURN == 0:
             prompt = toolbox.with_results(row["prompt"], [(call, row["result"])])
             answer = {"tool": "respond", "args": {"message": row["answer"]}}
             records.append(_record(f"{identity}.1", prompt, answer, scores, turn=2))
