@@ -23,8 +23,9 @@ calls tools for requests that nobody has labelled, and the calls that pass three
 records. The key of an endpoint is taken from OPENAI_API_KEY. What the teacher has said is kept beside the artifact,
 in 02_create_dataset.asked.jsonl, and not asked again.
 
-Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, tools.json, README.md,
-balance.png, metrics.json; with --export openai, train.openai.jsonl and so on. Next: 03_finetune.py
+Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, rl.jsonl (requests without
+calls), tools.json, README.md, balance.png, metrics.json; with --export openai, train.openai.jsonl and so on.
+Next: 03_finetune.py
 """
 
 import collections
@@ -164,6 +165,8 @@ def main():
     for row in summaries["train"].first[:SHOWN]:
         print(f"{shorten(row['prompt'])}\n    -> {shorten(row['completion'])}\n")
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
+    if dataset.unlabelled:
+        print("Requests without calls, for stages 06 and 07: rl.jsonl.")
     print("Shared with training: " + "; ".join(in_words(leaks)) + ".")
     print(f"Written: {artifact.final}. Next: python 03_finetune.py")
 

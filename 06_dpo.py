@@ -3,7 +3,9 @@
     python 06_dpo.py
 
 SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers training
-requests several times, with sampling; where an answer is wrong, it is paired with the right one. DPO then
+requests several times, with sampling; where an answer is wrong, it is paired with the right one. For requests
+that nobody has labelled (rl.jsonl) a checker ranks the samples instead: a call that is valid, executes and takes
+its arguments from the request is better than one that is not. Checking is cheaper than labelling. DPO then
 raises the probability of the chosen completion over the rejected one, relative to the model it started from
 (the reference), with no reward model and no sampling during training:
 
@@ -16,6 +18,7 @@ Writes outputs/06_dpo/: pairs.jsonl, the model, metrics.json, log.jsonl, dpo.png
 """
 
 import collections
+import random
 import time
 
 import tools as toolbox
@@ -45,7 +48,35 @@ def mine_pairs(model, tokenizer, records, tools, settings):
                 {"id": record["id"], "kind": judged["failure"], "prompt": record["prompt"],
                  "chosen": record["completion"], "rejected": completion.text, "rejected_ids": completion.token_ids},
             )  # fmt: skip
-    return list(pairs.values())[: dpo["max_pairs"]]
+    return list(pairs.values())
+
+
+def rank_samples(model, tokenizer, requests, tools, settings):
+    """Preference pairs for requests without labels: a sample without fault that another repeats, over the worst one."""
+    from playground import generation
+
+    dpo = settings["dpo"]
+    repeated = [row for row in requests for _ in range(dpo["samples"])]
+    prompts = [row["prompt"] for row in repeated]
+    completions = generation.generate(
+        model, tokenizer, prompts, settings, temperature=dpo["temperature"], progress="samples without labels"
+    )
+    pairs = []
+    for i, row in enumerate(requests):
+        samples = completions[i * dpo["samples"] : (i + 1) * dpo["samples"]]
+        checks = [scoring.label_free(sample.text, row["prompt"], tools) for sample in samples]
+        faultless = collections.Counter(
+            sample.text.strip() for sample, check in zip(samples, checks, strict=True) if min(check.values()) == 1
+        )
+        worst = min(range(len(samples)), key=lambda j: sum(checks[j].values()))
+        if faultless and faultless.most_common(1)[0][1] > 1 and min(checks[worst].values()) < 1:
+            fault = next(name for name, value in checks[worst].items() if value < 1)
+            pairs.append(
+                {"id": row["id"], "kind": f"without label: not {fault}", "prompt": row["prompt"],
+                 "chosen": faultless.most_common(1)[0][0], "rejected": samples[worst].text,
+                 "rejected_ids": samples[worst].token_ids},
+            )  # fmt: skip
+    return pairs
 
 
 def encode(pair, tokenizer):
@@ -100,6 +131,7 @@ def main():
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
+    pool = artifacts.read_requests(settings["output_dir"])
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
     from playground import generation, models, report
@@ -115,6 +147,9 @@ def main():
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
             pairs = mine_pairs(model, tokenizer, train[: settings["dpo"]["requests"]], tools, settings)
+            pairs += rank_samples(model, tokenizer, pool[: settings["dpo"]["unlabelled"]], tools, settings)
+            random.Random(settings["seed"]).shuffle(pairs)
+            pairs = pairs[: settings["dpo"]["max_pairs"]]
             artifacts.write_json(artifact / "pairs.json", pairs)
         if not pairs:
             raise UserError("the model made no mistake on its training requests: raise dpo.temperature or dpo.samples.")

@@ -2,9 +2,10 @@
 
     python 07_ppo.py
 
-The fine-tuned model (the *policy*) answers training requests with sampling. Each answer gets a reward from
-the same code that evaluates: no reward model, so nothing that can be flattered. Tokens that made the reward
-better than expected become more probable, the others less:
+The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
+that evaluates: no reward model, so nothing that can be flattered. Most of the requests (rl.jsonl) have no label:
+there a checker pays for a call that is valid, executes, and takes its arguments from the request. Tokens that made
+the reward better than expected become more probable, the others less:
 
 1. roll out: sample an answer to each of a batch of requests;
 2. reward the last token with the score, and every token with -kl_coef * (log p - log p of the SFT model),
@@ -29,9 +30,16 @@ STAGE = "07_ppo"
 REWARDED = ("format_correctness", "schema_validity", "tool_accuracy", "argument_accuracy", "exact_call")
 
 
-def reward_of(scores):
-    """One number from 0 to 1: the mean of the rewarded metrics, each of which needs the one before it."""
-    return sum(scores[name] for name in REWARDED) / len(REWARDED)
+def reward_of(completion, record, tools):
+    """A completion's reward, 0 to 1: the mean of its scores, each of which needs the one before it.
+
+    Without a label the checker's: valid, executes, arguments grounded in the request, and all of it without fault.
+    """
+    if "completion" in record:
+        scores = scoring.score(completion.text, record["completion"], tools, completion.ended, record["prompt"])
+        return sum(scores[name] for name in REWARDED) / len(REWARDED)
+    checks = list(scoring.label_free(completion.text, record["prompt"], tools).values())
+    return (sum(checks) + (min(checks) == 1)) / (len(checks) + 1)
 
 
 def collate(prompts, completions, pad_token_id, device):
@@ -125,7 +133,7 @@ def roll_out(policy, reference, value_head, tokenizer, records, tools, settings,
     ppo = settings["ppo"]
     prompts = [record["prompt"] for record in records]
     completions = generation.generate(policy, tokenizer, prompts, settings, temperature=1.0, seed=seed)
-    scores = torch.tensor([reward_of(judged) for judged in scoring.judge(completions, records, tools)])
+    scores = torch.tensor([reward_of(done, row, tools) for done, row in zip(completions, records, strict=True)])
     encoded = [toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts]
     batch = collate(encoded, [c.token_ids for c in completions], tokenizer.pad_token_id, policy.device)
     mask = batch["completion_mask"]
@@ -155,6 +163,7 @@ def main():
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
+    pool = artifacts.read_requests(settings["output_dir"])
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
     import torch
@@ -180,7 +189,8 @@ def main():
         policy.save_pretrained(artifact / "model")
         log, tokens, begin = [], 0, time.time()
         for update in (bar := trange(1, ppo["updates"] + 1, desc="PPO")):
-            records = rng.sample(train, min(ppo["rollouts"], len(train)))
+            without = min(round(ppo["rollouts"] * ppo["unlabelled_share"]), len(pool))
+            records = rng.sample(pool, without) + rng.sample(train, min(ppo["rollouts"] - without, len(train)))
             rollout, watched = roll_out(policy, reference, value_head, tokenizer, records, tools, settings, seed=update)
             tokens += int(rollout["attention_mask"].sum())
             for _ in range(ppo["epochs"]):

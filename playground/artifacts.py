@@ -69,6 +69,12 @@ def write_json(path, value):
     Path(path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_requests(output_dir):
+    """The requests without labels that stage 02 wrote (rl.jsonl), [] where its source has none."""
+    path = Path(output_dir) / "02_create_dataset" / "rl.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
 def read_records(path):
     """The records of a .jsonl file that stage 02 wrote. Raises UserError with file:line for a bad one."""
     records = []

@@ -252,6 +252,57 @@ def _is_well_formed(message):
     return len(sentences) <= 2 and all(re.fullmatch(r"(?:[^\W\da-z_]|\S*[\d(]).*[^\s.!?][.!?]", s) for s in sentences)
 
 
+# ---- without a reference
+
+
+def label_free(text, prompt, tools):
+    """{"schema_validity", "executes", "grounded"}, each 0.0 to 1.0, of an output to a request without a label.
+
+    A ladder like `score`'s. grounded: share of the words and numbers of the arguments that stand in the request, for
+    `respond` after a result the share of its claims that are supported. An argument that is the whole request, or
+    that holds another argument, is not grounded: copying everything must not pay.
+    """
+    found = dict.fromkeys(("schema_validity", "executes", "grounded"), 0.0)
+    try:
+        call = toolbox.parse_call(text)
+    except toolbox.ParseError:
+        return found
+    if call["tool"] not in tools or toolbox.validate_call(call, tools):
+        return found
+    found["schema_validity"] = 1.0
+    if "error" in toolbox.execute(call, tools):
+        return found
+    found["executes"] = 1.0
+    if call["tool"] == "respond":
+        after_result = last_result(prompt) is not None
+        supported = judge_answer(str(call["args"].get("message", "")), prompt)["answer_supported"]
+        return found | {"grounded": supported if after_result else 1.0}
+    return found | {"grounded": groundedness(call["args"], prompt.partition("\n")[0])}
+
+
+IMPLIED = {2.0, 100.0}  # "half of", "squared" and "percent" say these without saying them
+EXPRESSION = r"[a-z(]*[\d\s.+*/()%-]*\d[\d\s.+*/()%-]*"
+
+
+def groundedness(args, request):
+    """Share of the words and numbers of the arguments that stand in the request; see `label_free`."""
+    texts = [str(value) for value in args.values()]
+    words, numbers = set(_words(request.casefold())), _numbers(request) | IMPLIED
+    whole = normalize(request)
+    shares = []
+    for i, text in enumerate(texts):
+        holds_another = any(i != j and other and other in text for j, other in enumerate(texts))
+        if normalize(text) == whole or holds_another:
+            shares.append(0.0)
+        elif re.fullmatch(EXPRESSION, text):
+            found = _numbers(text)
+            shares.append(sum(number in numbers for number in found) / len(found))
+        else:
+            parts = _words(text.casefold())
+            shares.append(sum(part in words for part in parts) / len(parts) if parts else 0.0)
+    return sum(shares) / len(shares) if shares else 1.0
+
+
 # ---- many scores
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tools as toolbox
+from playground import artifacts
 from playground.artifacts import UserError
 from playground.sources import conversation, formats, leaks, records, teacher, templates, toolbench, writing
 
@@ -23,6 +24,7 @@ class Dataset:
     licence: str
     files: list = field(default_factory=list)  # what was read
     left_out: dict = field(default_factory=dict)  # {reason: how often}
+    unlabelled: list = field(default_factory=list)  # requests without calls, for the stages that learn from a reward
 
 
 def build(recipe):
@@ -68,7 +70,20 @@ def _templates(recipe):
         splits = templates.build_splits(sizes, tools, recipe["seed"])
     except ValueError as error:
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
-    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", [Path(recipe["tools"]["file"])])
+    files = [Path(recipe["tools"]["file"])]
+    return Dataset(
+        splits | _wild(tools), tools, "templates", "the project's own", files, unlabelled=_pool(recipe, tools)
+    )
+
+
+def _pool(recipe, tools):
+    """Requests of training's phrasings and entities whose calls are dropped: checking is cheaper than labelling."""
+    pool = templates.build_splits({"train": recipe["dataset"]["unlabelled"]}, tools, f"{recipe['seed']}/unlabelled")
+    return [
+        {"id": f"rl-{i:06d}", "prompt": record["prompt"], "source": "templates",
+         "meta": {key: record["meta"][key] for key in ("phrasing", "entities")}}
+        for i, record in enumerate(pool["train"])
+    ]  # fmt: skip
 
 
 def _teacher(recipe):
@@ -116,7 +131,12 @@ def write(folder, dataset, recipe):
     """
     settings = recipe["dataset"]
     try:
-        return writing.write(folder, dataset.splits, dataset.tools, settings["export"], settings["processes"])
+        written = writing.write(folder, dataset.splits, dataset.tools, settings["export"], settings["processes"])
+        if dataset.unlabelled:
+            held_out = {split: rows for split, rows in dataset.splits.items() if split != "train"}
+            fit = leaks.HeldOut(held_out)
+            artifacts.write_jsonl(folder / "rl.jsonl", [row for row in dataset.unlabelled if not fit.leaks(row)])
+        return written
     except leaks.LeakError as error:
         raise UserError(f"the splits leak: {error}") from None
     except ValueError as error:
