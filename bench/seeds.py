@@ -3,7 +3,7 @@
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds --model embedded
 
 Runs stages 02, 03, 06, 07 and 08 once for each seed, each into a folder of its own (one that is there is not run
-again), and prints mean (lowest to highest) of each metric as a Markdown table.
+again), and prints mean (lowest to highest) of each metric as a Markdown table for each test.
 """
 
 import argparse
@@ -18,13 +18,13 @@ COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "ex
 
 
 def run_seed(seed, options):
-    """The "test" grid of metrics.json for one seed."""
+    """{split: grid} of metrics.json for one seed."""
     output_dir = Path(options.out) / f"seed-{seed}"
     flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags]
     for stage in STAGES:
         if not (output_dir / stage).exists():
             subprocess.run([sys.executable, f"{stage}.py", *flags], cwd=ROOT, check=True)
-    return json.loads((output_dir / "08_evaluate" / "metrics.json").read_text())["splits"]["test"]
+    return json.loads((output_dir / "08_evaluate" / "metrics.json").read_text())["splits"]
 
 
 def table(grids):
@@ -48,4 +48,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="embedded")
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
-    print(table([run_seed(seed, options) for seed in options.seeds]))
+    runs = [run_seed(seed, options) for seed in options.seeds]
+    for split in runs[0]:
+        print(f"\n{split}, greedy, seeds {', '.join(map(str, options.seeds))}\n\n{table([run[split] for run in runs])}")
