@@ -19,7 +19,7 @@ from playground.grammar.schema import build
 from playground.grammar.unsupported import UnsupportedSchema
 from playground.grammar.vocabulary import vocabulary_of
 
-MAX_STATES, MAX_KEPT = 2_000, 40_000_000  # kept with their masks; tokens in those masks
+MAX_STATES, MAX_KEPT = 2_000, 100_000_000  # kept with their masks; tokens in those masks
 LONG = 20_000  # bytes; what is longer is not spelled out to count its tokens
 MAX_FORCED = 2_000  # bytes
 
