@@ -28,42 +28,35 @@ from playground.artifacts import UserError
 STAGE = "06_dpo"
 
 
-def mine_pairs(model, tokenizer, records, tools, settings):
-    """Preference pairs from the model's own samples: at most one for each request and kind of mistake."""
+def draw_samples(model, tokenizer, rows, settings, progress):
+    """Yield (row, completions): `dpo.samples` sampled answers to each request."""
     from playground import generation
 
-    dpo = settings["dpo"]
-    repeated = [record for record in records for _ in range(dpo["samples"])]
-    prompts = [record["prompt"] for record in repeated]
-    completions = generation.generate(
-        model, tokenizer, prompts, settings, temperature=dpo["temperature"], progress="sampling mistakes"
-    )
+    count, temperature = settings["dpo"]["samples"], settings["dpo"]["temperature"]
+    prompts = [row["prompt"] for row in rows for _ in range(count)]
+    completions = generation.generate(model, tokenizer, prompts, settings, temperature=temperature, progress=progress)
+    for i, row in enumerate(rows):
+        yield row, completions[i * count : (i + 1) * count]
+
+
+def mine_pairs(model, tokenizer, records, tools, settings):
+    """Preference pairs from the model's own samples: at most one for each request and kind of mistake."""
     pairs = {}
-    for record, completion, judged in zip(
-        repeated, completions, scoring.judge(completions, repeated, tools), strict=True
-    ):
-        if judged["failure"]:
-            pairs.setdefault(
-                (record["id"], judged["failure"]),
-                {"id": record["id"], "kind": judged["failure"], "prompt": record["prompt"],
-                 "chosen": record["completion"], "rejected": completion.text, "rejected_ids": completion.token_ids},
-            )  # fmt: skip
+    for record, samples in draw_samples(model, tokenizer, records, settings, "sampling mistakes"):
+        for sample, judged in zip(samples, scoring.judge(samples, [record] * len(samples), tools), strict=True):
+            if judged["failure"]:
+                pairs.setdefault(
+                    (record["id"], judged["failure"]),
+                    {"id": record["id"], "kind": judged["failure"], "prompt": record["prompt"],
+                     "chosen": record["completion"], "rejected": sample.text, "rejected_ids": sample.token_ids},
+                )  # fmt: skip
     return list(pairs.values())
 
 
 def rank_samples(model, tokenizer, requests, tools, settings):
     """Preference pairs for requests without labels: a sample without fault that another repeats, over the worst one."""
-    from playground import generation
-
-    dpo = settings["dpo"]
-    repeated = [row for row in requests for _ in range(dpo["samples"])]
-    prompts = [row["prompt"] for row in repeated]
-    completions = generation.generate(
-        model, tokenizer, prompts, settings, temperature=dpo["temperature"], progress="samples without labels"
-    )
     pairs = []
-    for i, row in enumerate(requests):
-        samples = completions[i * dpo["samples"] : (i + 1) * dpo["samples"]]
+    for row, samples in draw_samples(model, tokenizer, requests, settings, "samples without labels"):
         checks = [scoring.label_free(sample.text, row["prompt"], tools) for sample in samples]
         faultless = collections.Counter(
             sample.text.strip() for sample, check in zip(samples, checks, strict=True) if min(check.values()) == 1
