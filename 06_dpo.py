@@ -22,7 +22,7 @@ import random
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, checking, recipe, scoring
 from playground.artifacts import UserError
 
 STAGE = "06_dpo"
@@ -57,7 +57,7 @@ def rank_samples(model, tokenizer, requests, tools, settings):
     """Preference pairs for requests without labels: a sample without fault that another repeats, over the worst one."""
     pairs = []
     for row, samples in draw_samples(model, tokenizer, requests, settings, "samples without labels"):
-        checks = [scoring.label_free(sample.text, row["prompt"], tools) for sample in samples]
+        checks = [checking.label_free(sample.text, row["prompt"], tools) for sample in samples]
         faultless = collections.Counter(
             sample.text.strip() for sample, check in zip(samples, checks, strict=True) if min(check.values()) == 1
         )

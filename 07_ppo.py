@@ -23,7 +23,7 @@ import random
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, checking, recipe, scoring
 from playground.artifacts import UserError
 
 STAGE = "07_ppo"
@@ -38,7 +38,7 @@ def reward_of(completion, record, tools):
     if "completion" in record:
         scores = scoring.score(completion.text, record["completion"], tools, completion.ended, record["prompt"])
         return sum(scores[name] for name in REWARDED) / len(REWARDED)
-    checks = list(scoring.label_free(completion.text, record["prompt"], tools).values())
+    checks = list(checking.label_free(completion.text, record["prompt"], tools).values())
     return (sum(checks) + (min(checks) == 1)) / (len(checks) + 1)
 
 

@@ -209,8 +209,8 @@ def judge_answer(message, prompt):
     """
     facts = [fact for fact in _leaves(last_result(prompt)) if fact is not None]
     stated = sum(_states(message, fact) for fact in facts)
-    claims = _numbers(message) | _names(message)
-    sources = _numbers(prompt) | set(_words(prompt.casefold()))
+    claims = numbers_in(message) | _names(message)
+    sources = numbers_in(prompt) | set(words_in(prompt.casefold()))
     return {
         "response_quality": stated / len(facts) if facts else 1.0,
         "answer_supported": sum(claim in sources for claim in claims) / len(claims) if claims else 1.0,
@@ -230,77 +230,28 @@ def _states(message, fact):
     if isinstance(fact, str):
         words = r"\s+".join(map(re.escape, fact.casefold().split()))
         return re.search(rf"(?<!\w){words}(?!\w)", message.casefold()) is not None
-    return float(str(fact)) in _numbers(message)
+    return float(str(fact)) in numbers_in(message)
 
 
-def _numbers(text):
+def numbers_in(text):
+    """The set of the numbers in a text, by value."""
     return {float(n.replace(",", "")) for n in re.findall(rf"(?<![\w.]){NUMBER}", text)}
 
 
-def _words(text):
+def words_in(text):
+    """The words of a text without the punctuation around them."""
     return [word for word in (word.strip(OUTER + "()[]{}") for word in text.split()) if word]
 
 
 def _names(text):
     """Words that only a source can have given, in lower case: capitalized within a sentence, or with an @ or dot."""
     inside = re.sub(r"(?:^|(?<=[.!?]\s))\s*\S+", "", text)  # a sentence's first word has a capital whatever it is
-    return {w.casefold() for w in _words(inside) if w != "I" and (w[0].isupper() or re.search(r"[^\W\d_]\.\w|@", w))}
+    return {w.casefold() for w in words_in(inside) if w != "I" and (w[0].isupper() or re.search(r"[^\W\d_]\.\w|@", w))}
 
 
 def _is_well_formed(message):
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z0-9])", message)
     return len(sentences) <= 2 and all(re.fullmatch(r"(?:[^\W\da-z_]|\S*[\d(]).*[^\s.!?][.!?]", s) for s in sentences)
-
-
-# ---- without a reference
-
-
-def label_free(text, prompt, tools):
-    """{"schema_validity", "executes", "grounded"}, each 0.0 to 1.0, of an output to a request without a label.
-
-    A ladder like `score`'s. grounded: share of the words and numbers of the arguments that stand in the request, for
-    `respond` after a result the share of its claims that are supported. An argument that is the whole request, or
-    that holds another argument, is not grounded: copying everything must not pay.
-    """
-    found = dict.fromkeys(("schema_validity", "executes", "grounded"), 0.0)
-    try:
-        call = toolbox.parse_call(text)
-    except toolbox.ParseError:
-        return found
-    if call["tool"] not in tools or toolbox.validate_call(call, tools):
-        return found
-    found["schema_validity"] = 1.0
-    if "error" in toolbox.execute(call, tools):
-        return found
-    found["executes"] = 1.0
-    if call["tool"] == "respond":
-        after_result = last_result(prompt) is not None
-        supported = judge_answer(str(call["args"].get("message", "")), prompt)["answer_supported"]
-        return found | {"grounded": supported if after_result else 1.0}
-    return found | {"grounded": groundedness(call["args"], prompt.partition("\n")[0])}
-
-
-IMPLIED = {2.0, 100.0}  # "half of", "squared" and "percent" say these without saying them
-EXPRESSION = r"[a-z(]*[\d\s.+*/()%-]*\d[\d\s.+*/()%-]*"
-
-
-def groundedness(args, request):
-    """Share of the words and numbers of the arguments that stand in the request; see `label_free`."""
-    texts = [str(value) for value in args.values()]
-    words, numbers = set(_words(request.casefold())), _numbers(request) | IMPLIED
-    whole = normalize(request)
-    shares = []
-    for i, text in enumerate(texts):
-        holds_another = any(i != j and other and other in text for j, other in enumerate(texts))
-        if normalize(text) == whole or holds_another:
-            shares.append(0.0)
-        elif re.fullmatch(EXPRESSION, text):
-            found = _numbers(text)
-            shares.append(sum(number in numbers for number in found) / len(found))
-        else:
-            parts = _words(text.casefold())
-            shares.append(sum(part in words for part in parts) / len(parts) if parts else 0.0)
-    return sum(shares) / len(shares) if shares else 1.0
 
 
 # ---- many scores

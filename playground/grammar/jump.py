@@ -48,7 +48,7 @@ def jump(matcher, tokenizer, ids, tokens_left):
 
 def _stable_bytes(state, tokenizer, text):
     """How many bytes of `text` stand in tokens that no next character can change."""
-    following = state.bytes_after_forced
+    _, following = state.ahead
     if not following:  # the text is complete
         return len(text.encode())
     probes = [text + chr(byte) for byte in following if byte < 0x80]

@@ -109,7 +109,7 @@ class State:
     def __init__(self, grammar, frames):
         self.grammar, self.frames = grammar, frames
         self.is_complete, self.only_end = grammar.frames.end in frames, frames == {grammar.frames.end}
-        self._tokens_missing = self._groups = self._forced = None
+        self._tokens_missing = self._groups = self._ahead = None
         self.most_missing = max(frame.missing for frame in frames)
         self.stable = None  # jump.py keeps here what it finds out
         self._masks = {}
@@ -137,9 +137,9 @@ class State:
         return self._masks[left]
 
     @property
-    def forced(self):
-        """The bytes that are the only way on."""
-        if self._forced is None:
+    def ahead(self):
+        """(the bytes that are the only way on, the set of bytes that may follow them)."""
+        if self._ahead is None:
             text, frames, end = bytearray(), self.frames, self.grammar.frames.end
             while True:
                 following = {byte for frame in frames if frame.node for byte in frame.node.bytes_after()}
@@ -147,14 +147,8 @@ class State:
                     break
                 text.append(*following)
                 frames = self.grammar.frames.step(frames, text[-1])
-            self._forced, self._following = bytes(text), following
-        return self._forced
-
-    @property
-    def bytes_after_forced(self):
-        """The bytes that may follow the forced ones."""
-        _ = self.forced
-        return self._following
+            self._ahead = bytes(text), following
+        return self._ahead
 
 
 class Matcher:
@@ -175,7 +169,7 @@ class Matcher:
 
     def forced(self):
         """The text that is the only way on; "" where there is a choice or the text may end."""
-        return self.state.forced.decode("utf-8", errors="ignore")
+        return self.state.ahead[0].decode("utf-8", errors="ignore")
 
     def mask(self, tokens_left):
         """Bool tensor over the vocabulary: the tokens after which the text can still be completed in time.
