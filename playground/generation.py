@@ -57,6 +57,8 @@ def generate(
     import torch
     from tqdm import tqdm
 
+    from playground.grammar import TooManyWays
+
     settings = recipe["generate"]
     if grammar and grammar.start.tokens_missing > settings["max_new_tokens"]:
         raise UserError(
@@ -76,7 +78,10 @@ def generate(
             batch = [encoded[i] for i in rows]
             limit = settings["max_new_tokens"]
             sampler = (temperature, generator)
-            generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
+            try:
+                generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
+            except TooManyWays as error:
+                raise UserError(f"the schema is too ambiguous: {error}; give it fewer alternatives.") from None
             for i, (ids, passes) in zip(rows, generated, strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True)
                 completions[i] = Completion(text, ids, _has_ended(ids, tokenizer), passes)
