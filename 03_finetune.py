@@ -122,6 +122,9 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             return completion_loss(model, inputs)
 
+        def create_model_card(self, *args, **kwargs):
+            pass  # TRL's own would name neither model nor data, and list its tags in another order each time
+
     class AfterEpoch(TrainerCallback):
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(round(state.epoch), model)

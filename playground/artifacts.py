@@ -47,9 +47,10 @@ def run(main):
         if not (reason := why_not_written(error)):
             raise
         folders = " or ".join(map(str, locking.held())) or "the output folder"
-        status, message = 1, (
-            f"error: {folders} cannot be written ({reason}): the artifacts there are as they were; make room or choose "
-            "another --output-dir, and run the same command again."
+        status = 1
+        message = (
+            f"error: {folders} cannot be written ({reason}): the artifacts there are as they were; make room or "
+            "choose another --output-dir, and run the same command again."
         )
     gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
     print(message, file=sys.stderr)
@@ -165,6 +166,8 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
         partial.mkdir(parents=True, exist_ok=True)
         write_json(partial / "run.json", key)
     except OSError as error:
+        if not (resume and _same_run(partial, key)):
+            shutil.rmtree(partial, ignore_errors=True)
         raise OutputError(f"{partial} cannot be written ({error.strerror}): choose another --output-dir.") from None
     artifact = Artifact(partial, final, facts)
     try:
