@@ -231,3 +231,16 @@ def test_a_full_disk_is_known_in_every_librarys_words(error):
 def test_other_errors_are_not_taken_for_a_full_disk():
     assert errors.why_not_written(RuntimeError("shape mismatch")) is None
     assert errors.why_not_written(FileNotFoundError(2, "No such file or directory")) is None
+
+
+@pytest.mark.parametrize("write", [artifacts.write_json, artifacts.write_jsonl])
+def test_a_file_whose_writing_is_killed_is_still_the_old_one(tmp_path, write):
+    class Deadly(dict):
+        def items(self):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    path = tmp_path / "state.json"
+    write(path, ["old"])
+    before = path.read_bytes()
+    assert in_child(write, path, ["x" * 100_000, Deadly(a=1)]) == -signal.SIGKILL
+    assert path.read_bytes() == before
