@@ -177,7 +177,7 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"what was reached is in {partial}; to go on from its last checkpoint:") from None
+            raise KeyboardInterrupt(f"what was reached is kept in {partial}; to go on from there:") from None
         raise
 
 

@@ -32,7 +32,7 @@ def lock(recipe):
     try:
         owner = take(output_dir)
         if owner is None:
-            for old in Path(output_dir).glob("*.old"):
+            for old in Path(output_dir).glob("[0-9][0-9]_*.old"):
                 final = old.with_suffix("")
                 if (old / "manifest.json").exists() and not final.exists():
                     old.rename(final)

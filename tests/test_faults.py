@@ -3,12 +3,14 @@
 The children here are forked, so that a test can look at every single operation on the file system.
 """
 
+import contextlib
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -144,6 +146,23 @@ def test_a_killed_run_holds_no_lock_even_if_a_worker_of_it_lives_on(settings, tm
             assert in_child(artifacts.lock, settings) == 0
         finally:
             os.kill(worker, signal.SIGKILL)
+
+
+def test_the_workers_of_a_killed_stage_end_with_it(tmp_path):
+    arguments = ["--size", "100000", "--set", "dataset.processes=2", "--output-dir", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "02_create_dataset.py", *arguments], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while (
+            not (train := tmp_path / "02_create_dataset.partial" / "train.jsonl").exists() or not train.stat().st_size
+        ):
+            time.sleep(0.02)
+        process.kill()
+        try:
+            process.communicate(timeout=10)  # the workers have the other end of the pipe too
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_01(output_dir):

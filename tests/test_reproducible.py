@@ -99,7 +99,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_ends_as_an_unbroken_run(unbroken, tmp
     for share in (0.1, 0.5, 0.9):
         stopped = interrupt(command(stage, tmp_path), tmp_path / f"{stage}.partial", share * seconds)
         assert stopped.returncode == 130
-        assert re.search(rf"^stopped: .*python {stage}\.py .*\Z", stopped.stderr, re.MULTILINE)
+        assert re.search(rf"^stopped: .*python {stage}\.py .*\n\Z", stopped.stderr, re.MULTILINE)
         assert "Traceback" not in stopped.stderr and "ignored" not in stopped.stderr
     run(stage, tmp_path)
     assert content(tmp_path, stage) == content(unbroken, stage)

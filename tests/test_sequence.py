@@ -239,8 +239,8 @@ def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp
         _, stderr = process.communicate()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        said = f"what was reached is in {partial}; to go on from its last checkpoint: python 03_finetune.py --config"
-        assert said in stderr.splitlines()[-1]
+        said = f"stopped: what was reached is kept in {partial}; to go on from there: python 03_finetune.py --config"
+        assert stderr.splitlines()[-1].startswith(said)
         assert "Traceback" not in stderr
     assert artifacts.last_checkpoint(partial)
     assert not (tmp_path / "03_finetune").exists()
