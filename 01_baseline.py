@@ -39,6 +39,7 @@ def show(row):
 
 def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
+    artifacts.lock(settings)
     dataset = sources.build(settings)
     from playground import generation, models
 
@@ -51,7 +52,7 @@ def main():
     print(f"Asking {base['name']} {len(requests)} requests, plain and with {len(examples)} examples before each.\n")
 
     predictions, metrics = [], {}
-    with artifacts.stage(settings, "01_baseline", base_model=base, device=str(model.device)) as artifact:
+    with artifacts.stage(settings, "01_baseline", base_model=base, **models.placement(model)) as artifact:
         for kind in ("plain", "few_shot"):
             prompts = [row["prompt"] for row in requests]
             if kind == "few_shot":

@@ -147,6 +147,7 @@ def data_card(dataset, summaries, leaks, seed):
 
 def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
+    artifacts.lock(settings)
     dataset = sources.build(settings)
     for why, count in dataset.left_out.items():
         print(f"Left out: {count} {why}.")

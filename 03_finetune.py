@@ -122,6 +122,9 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             return completion_loss(model, inputs)
 
+        def create_model_card(self, *args, **kwargs):
+            pass  # TRL's own would name neither model nor data, and list its tags in another order each time
+
     class AfterEpoch(TrainerCallback):
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(round(state.epoch), model)
@@ -143,7 +146,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         remove_unused_columns=False,
         save_strategy="epoch",
         save_total_limit=1,
-        logging_steps=5,
+        logging_steps=1,  # a mean over several steps would start anew where a run is resumed
         report_to="none",
         dataloader_pin_memory=False,
         disable_tqdm=False,
@@ -160,6 +163,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
 
 def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
+    artifacts.lock(settings)
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
@@ -202,27 +206,26 @@ def main():
 
         trainer = build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch)
         begin = time.time()
-        result = trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
+        trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
         seconds = time.time() - begin
         tokenizer.save_pretrained(artifact / "model")
 
+        log = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
         best = max(validations, key=lambda row: (row["exact_call"], row["epoch"]))
         tokens = sum(length for length in lengths if length <= sft["max_length"]) * sft["epochs"]
         artifacts.write_json(artifact / "metrics.json", {
-            "train_loss": result.training_loss,
+            "train_loss": sum(row["loss"] for row in log) / len(log),
             "validation_before": validations[0],
             "validation_after": best,
             "train_seconds": seconds,
             "tokens_per_second": tokens / seconds,
             "peak_memory_mb": models.peak_memory_mb(),
         })  # fmt: skip
-        log = [row for row in trainer.state.log_history if "loss" in row]
         artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
         report.plot_curves(artifact / "loss.png", {
             "training loss (nats a token)": [(row["epoch"], row["loss"]) for row in log],
             "exact calls on validation": [(row["epoch"], row["exact_call"]) for row in validations],
         }, "epoch")  # fmt: skip
-        (artifact / "validations.json").unlink()
         artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if models.has_bf16() else "float32")
 
     print(f"Exact calls on validation: {validations[0]['exact_call']:.1%} before, {best['exact_call']:.1%} after "

@@ -137,6 +137,8 @@ def main():
     requests = [checked(options.prompt)] if options.prompt is not None else None
     if requests is None and not options.chat:
         requests = read_requests(options.file or EXAMPLES)
+    if not options.chat:
+        artifacts.lock(settings)
     output_dir = Path(settings["output_dir"])
     tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
     tools = toolbox.load_tools(tool_file)
@@ -159,7 +161,9 @@ def main():
     if options.chat:
         chat(answer, output_dir / "history.txt")
         return
-    with artifacts.stage(settings, "04_inference", inputs=[tool_file, manifest], base_model=base) as artifact:
+    inputs = [tool_file, manifest] + [options.file or EXAMPLES] * (options.prompt is None)
+    facts = {"base_model": base, **models.placement(model)}
+    with artifacts.stage(settings, "04_inference", inputs=inputs, **facts) as artifact:
         transcripts = []
         for request in requests:
             turns = answer(request)

@@ -158,6 +158,8 @@ def main():
     settings, options = recipe.arguments(__doc__, add_flags)
     if (options.schema or options.trace) and options.prompt is None:
         raise artifacts.UserError("--schema and --trace are about one request: give it with --prompt.")
+    if options.prompt is None:
+        artifacts.lock(settings)
     names = ("test.jsonl", "tools.json")
     paths = [artifacts.require(settings["output_dir"], "02_create_dataset", name) for name in names]
     paths.append(artifacts.require(settings["output_dir"], "03_finetune"))
@@ -173,7 +175,7 @@ def main():
     untouched = models.load_model(base["path"], settings)
     compiled = generation.grammar_of_calls(tools, tokenizer)
     metrics, predictions, texts = {}, [], {}
-    with artifacts.stage(settings, STAGE, inputs=paths, base_model=base, device=str(tuned.device)) as artifact:
+    with artifacts.stage(settings, STAGE, inputs=paths, base_model=base, **models.placement(tuned)) as artifact:
         for name, model in (("base", untouched), ("sft", tuned)):
             for decoding, completions, summary in compare(name, model, tokenizer, requests, tools, settings, compiled):
                 metrics.setdefault(name, {})[decoding] = summary

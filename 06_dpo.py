@@ -91,6 +91,9 @@ def build_trainer(model, tokenizer, pairs, settings, artifact):
         def _prepare_dataset(self, dataset, *_):
             return dataset  # encoded above, by the rules that generation follows
 
+        def create_model_card(self, *args, **kwargs):
+            pass  # TRL's own would name neither model nor data, and list its tags in another order each time
+
     dpo = settings["dpo"]
     arguments = DPOConfig(
         output_dir=str(artifact.path),
@@ -120,6 +123,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact):
 
 def main():
     settings, _ = recipe.arguments(__doc__)
+    artifacts.lock(settings)
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])

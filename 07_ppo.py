@@ -159,6 +159,7 @@ def roll_out(policy, reference, value_head, tokenizer, records, tools, settings,
 
 def main():
     settings, _ = recipe.arguments(__doc__)
+    artifacts.lock(settings)
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])

@@ -128,7 +128,7 @@ def evaluate_leaderboard(folder, settings):
     base = models.find_base(settings["model"]["name"])
     tokenizer, model = models.load_tokenizer(base["path"]), models.load_model(base["path"], settings)
     cells, predictions = {}, []
-    with artifacts.stage(settings, "08_bfcl", base_model=base, device=str(model.device)) as artifact:
+    with artifacts.stage(settings, "08_bfcl", base_model=base, **models.placement(model)) as artifact:
         for category, rows in categories.items():
             prompts = [bfcl.prompt_of(row, category) for row in rows]
             schemas = [bfcl.schema_of(row, category) for row in rows]
@@ -163,6 +163,7 @@ def main():
 
         print(report.compare(options.compare))
         return
+    artifacts.lock(settings)
     if options.bfcl:
         evaluate_leaderboard(options.bfcl, settings)
         return
@@ -174,7 +175,7 @@ def main():
               for split, path in files.items()}  # fmt: skip
     datasets = {split: artifacts.sha256(path) for split, path in files.items()}
     tools = toolbox.load_tools(tool_file)
-    artifacts.require(output_dir, STAGES["sft"])
+    base = artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]
     found, left_out = find_models(settings, getattr(options, "model.name"))
 
     from playground import page, report
@@ -183,7 +184,8 @@ def main():
         Path(output_dir) / STAGE / "predictions.jsonl", datasets, evaluation.hash_settings(settings, tool_file)
     )
     manifests = [path for stage in STAGES.values() if (path := Path(output_dir) / stage / "manifest.json").exists()]
-    with artifacts.stage(settings, STAGE, inputs=[*files.values(), tool_file, *manifests]) as artifact:
+    inputs = [*files.values(), tool_file, *manifests]
+    with artifacts.stage(settings, STAGE, inputs=inputs, base_model=base) as artifact:
         grid, scores, hashes, failed = {split: {} for split in splits}, {split: {} for split in splits}, {}, []
         for name, (folder, base_path) in found.items():
             try:

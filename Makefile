@@ -1,5 +1,6 @@
 # make          every stage whose script, shared code, recipe or input has changed
 # make run      the same, ending with the results table
+# make verify   is what is there whole, and made from what is there?
 # make test     the tests (offline)
 
 PYTHON ?= python3
@@ -10,6 +11,8 @@ FLAGS = --config $(CONFIG) --output-dir $(OUT) $(ARGS)
 SHARED = tools.py $(wildcard playground/*.py) $(CONFIG) configs/default.json configs/tools.json .venv/installed
 GRAMMAR = $(wildcard playground/grammar/*.py)
 SOURCES = $(wildcard playground/sources/*.py playground/sources/*.json*)
+# What `verify` finds changed is made again too, such as an artifact that was edited: dates do not show all.
+CHANGED := $(shell test -d $(OUT) && $(RUN) -m playground.artifacts verify $(OUT) 2>/dev/null | sed '/: fine$$/d; s/:.*//')
 
 all: $(OUT)/01_baseline/manifest.json $(OUT)/04_inference/manifest.json $(OUT)/05_constrained/manifest.json $(OUT)/08_evaluate/manifest.json
 
@@ -50,6 +53,13 @@ $(OUT)/07_ppo/manifest.json: 07_ppo.py $(SHARED) $(OUT)/03_finetune/manifest.jso
 $(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/page.html $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
 	$(RUN) $< $(FLAGS)
 
+$(CHANGED:%=$(OUT)/%/manifest.json): again
+
+again:
+
+verify:
+	$(RUN) -m playground.artifacts verify $(OUT)
+
 test: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -61,5 +71,5 @@ test-slow: .venv/installed-dev
 clean:
 	rm -rf $(OUT)
 
-.PHONY: all run test test-slow clean
+.PHONY: all run again verify test test-slow clean
 .DELETE_ON_ERROR:

@@ -2,40 +2,64 @@
 
 A stage works in `outputs/NN_stage.partial/`, and the directory is renamed into place when the stage has
 finished, with a `manifest.json` in it. So a directory that exists is complete, a killed stage has changed
-nothing, and what it had reached waits in `.partial` for the next run of the same recipe and inputs.
+nothing, and what it had reached waits in `.partial` for the next run of the same recipe and inputs. The artifact
+of the run before is `NN_stage.old/` between two renames; the next run puts it back if the second did not come.
+
+    python -m playground.artifacts verify outputs    # see playground/verify.py
 """
 
 import contextlib
+import gc
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from playground import locking
+from playground.errors import OutputError, UserError, why_not_written
+from playground.locking import discard, lock
 from tools import ToolFileError
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "jsonschema", "numpy")
-
-
-class UserError(Exception):
-    """Something the person at the terminal can mend; the message is the one sentence that says how."""
+NEW = ".new"  # ends the name of a file that is being written
 
 
 def run(main):
-    """Call `main()`, and turn what the user can mend into a sentence on standard error and exit status 2."""
+    """Call `main()`, and turn what the user can mend into a sentence on standard error and an exit status.
+
+    1 where the output folder cannot be written, 2 for anything else that was asked wrongly, 130 for Ctrl-C.
+    """
     try:
         main()
+        return
     except (UserError, ToolFileError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped: run the same command again to go on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
+        status, message = getattr(error, "status", 2), f"error: {error}"
+    except KeyboardInterrupt as interrupt:
+        status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
+    except Exception as error:
+        if not (reason := why_not_written(error)):
+            raise
+        folders = " or ".join(map(str, locking.held())) or "the output folder"
+        status = 1
+        message = (
+            f"error: {folders} cannot be written ({reason}): the artifacts there are as they were; make room or "
+            "choose another --output-dir, and run the same command again."
+        )
+    gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def command():
+    """The command line of this process, as one would type it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def sha256(path):
@@ -66,7 +90,17 @@ def read_json(path):
 
 
 def write_json(path, value):
-    Path(path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a .json file, which appears whole or not at all."""
+    with _whole(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def _whole(path):
+    new = Path(path).with_name(Path(path).name + NEW)
+    with new.open("w", encoding="utf-8") as file:
+        yield file
+    new.replace(path)
 
 
 def read_requests(output_dir):
@@ -97,7 +131,8 @@ def read_records(path):
 
 
 def write_jsonl(path, rows):
-    with Path(path).open("w", encoding="utf-8") as file:
+    """Write a .jsonl file, which appears whole or not at all."""
+    with _whole(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -112,58 +147,95 @@ def read_jsonl(path):
 def stage(recipe, name, inputs=(), resume=False, **facts):
     """A directory to write the artifact of stage `name` into; it becomes `outputs/<name>/` on leaving.
 
-    inputs: files that the stage read; their hashes go into the manifest. With `resume`, what an interrupted
-    run of the same recipe and inputs left in the directory is kept; otherwise it starts empty. `facts`
-    (base model, device, dtype, ...) are written into the manifest, as is everything put into the dict
-    `artifact.facts`. Raises UserError where the output folder cannot be written.
+    inputs: files that the stage read; their hashes go into the manifest, with those of a base model that is a
+    folder. With `resume`, what an interrupted run of the same recipe and inputs left in the directory is kept;
+    otherwise it starts empty, and goes where the stage fails. `facts` (base model, device, dtype, ...) are written
+    into the manifest, as is everything put into the dict `artifact.facts`. Raises as `lock` does.
     """
+    lock(recipe)
     final = Path(recipe["output_dir"]) / name
     partial = final.with_name(f"{name}.partial")
     started = time.time()
-    key = {"recipe": recipe, "inputs": {str(path): sha256(path) for path in inputs}}
+    files = [*inputs, *_base_files(facts.get("base_model"))]
+    key = {"recipe": recipe, "inputs": {str(path): sha256(path) for path in files}}
     try:
         if partial.exists() and not (resume and _same_run(partial, key)):
-            shutil.rmtree(partial)
+            discard(partial)
+        for cut_off in partial.rglob(f"*{NEW}"):
+            cut_off.unlink()
         partial.mkdir(parents=True, exist_ok=True)
         write_json(partial / "run.json", key)
     except OSError as error:
-        raise UserError(f"{partial} cannot be written ({error.strerror}): choose another --output-dir.") from None
+        if not (resume and _same_run(partial, key)):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise OutputError(f"{partial} cannot be written ({error.strerror}): choose another --output-dir.") from None
     artifact = Artifact(partial, final, facts)
-    yield artifact
+    try:
+        yield artifact
+        _finish(artifact, key, started)
+    except BaseException as error:
+        if not resume:
+            shutil.rmtree(partial, ignore_errors=True)
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"what was reached is kept in {partial}; to go on from there:") from None
+        raise
+
+
+def _finish(artifact, key, started):
+    """Write the manifest, delete what only a resumed run needs, and put the artifact in its place.
+
+    The order is what makes a kill harmless: until run.json is gone, the stage can be resumed with all that it needs.
+    """
+    partial, final = artifact.path, artifact.final
+    write_json(partial / "manifest.json", _manifest(artifact, key, started))
     (partial / "run.json").unlink()
-    for checkpoints in partial.glob("checkpoint-*"):
-        shutil.rmtree(checkpoints)
-    write_json(partial / "manifest.json", _manifest(name, partial, key, started, artifact.facts))
-    old = final.with_name(f"{name}.old")
-    if old.exists():
-        shutil.rmtree(old)
+    for path in partial.iterdir():
+        if artifact.is_state(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    old = final.with_name(f"{final.name}.old")
     if final.exists():
         final.rename(old)
     partial.rename(final)
     if old.exists():
-        shutil.rmtree(old)
+        discard(old)
 
 
 class Artifact:
+    """A directory that is being written; `artifact / name` is the path of a file in it."""
+
     def __init__(self, path, final, facts):
         self.path, self.final, self.facts = path, final, facts
+        self._state = {"run.json"}
 
     def __truediv__(self, name):
         return self.path / name
 
     def resumed(self, name, default):
-        """The JSON that an interrupted run left in file `name`, or `default`."""
+        """The JSON that an interrupted run left in file `name`, or `default`; the finished artifact is without it."""
+        self._state.add(name)
         return read_json(self.path / name) if (self.path / name).exists() else default
+
+    def is_state(self, name):
+        """Whether the file or folder `name` is there for a resumed run only."""
+        return name in self._state or name.startswith("checkpoint-")
 
 
 def last_checkpoint(folder):
     """The newest complete checkpoint of a Hugging Face Trainer in `folder`, or None.
 
-    The trainer's state is the last file of a checkpoint, so one without it was cut off.
+    The trainer's state is the last file of a checkpoint, so where it is missing or cut off, so is the checkpoint.
     """
-    states = Path(folder).glob("checkpoint-*/trainer_state.json")
+    states = filter(_is_json, Path(folder).glob("checkpoint-*/trainer_state.json"))
     newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
     return str(newest.parent) if newest else None
+
+
+def _is_json(path):
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _same_run(partial, key):
@@ -173,27 +245,58 @@ def _same_run(partial, key):
         return False
 
 
-def _manifest(name, partial, key, started, facts):
-    files = sorted(path for path in partial.rglob("*") if path.is_file())
+def _base_files(base):
+    """The files of a base model that decide what it says; a hub model's path names its revision instead."""
+    if not base or base.get("kind") not in ("embedded", "folder"):
+        return []
+    return sorted(path for path in Path(base["path"]).iterdir() if path.suffix in (".json", ".safetensors"))
+
+
+def _manifest(artifact, key, started):
+    kept = [path for path in artifact.path.iterdir() if not artifact.is_state(path.name)]
+    files = [file for path in kept for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return {
-        "stage": name,
+        "stage": artifact.final.name,
         **key,
         "seed": key["recipe"]["seed"],
-        **facts,
+        **artifact.facts,
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "git_commit": _git_commit(),
-        "outputs": {str(path.relative_to(partial)): sha256(path) for path in files},
+        "machine": _machine(),
+        "origin": getattr(key["recipe"], "origin", None),
+        "command": command(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changes": _git("status", "--porcelain"),
+        "outputs": {
+            path.relative_to(artifact.path).as_posix(): sha256(path)
+            for path in sorted(files)
+            if path != artifact / "manifest.json"
+        },
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "seconds": round(time.time() - started, 2),
     }
 
 
-def _git_commit():
-    """The commit of the project's checkout, or None where there is none (a downloaded archive, say)."""
+def _machine():
+    """What numbers may depend on, in words: sums are taken in another order with another number of threads."""
+    parts = [platform.machine(), f"{os.cpu_count()} cores"]
+    if torch := sys.modules.get("torch"):
+        parts.append(f"{torch.get_num_threads()} threads")
+        if torch.cuda.is_available():
+            parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+def _git(*arguments):
+    """What git says of the project's checkout, or None where there is none (a downloaded archive, say)."""
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+if __name__ == "__main__":
+    from playground import artifacts, verify  # by its name, so that there is one UserError and not two
+
+    artifacts.run(verify.main)

@@ -130,6 +130,11 @@ def device():
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def placement(model):
+    """Where a model is and what numbers it has, for a manifest."""
+    return {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
+
+
 def weights_dtype(name):
     """The dtype that weights are kept in. Training keeps float32 and computes in bf16 where `has_bf16`."""
     import torch

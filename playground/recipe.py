@@ -16,6 +16,12 @@ from playground.artifacts import UserError, read_json
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
+class Recipe(dict):
+    """The settings, by section. `origin` is what they were made from: `load(**origin)` makes them again."""
+
+    origin = None
+
+
 def arguments(description, add_flags=None):
     """Parse a script's command line: returns (recipe, options).
 
@@ -42,7 +48,8 @@ def load(config=None, overrides=()):
 
     Raises UserError for an unknown key (naming the nearest known one) or a value out of its bounds.
     """
-    recipe = read_json(CONFIGS / "default.json")
+    recipe = Recipe(read_json(CONFIGS / "default.json"))
+    recipe.origin = {"config": config, "overrides": list(overrides)}
     schema = read_json(CONFIGS / "recipe.schema.json")
     if config:
         changes = read_json(config)

@@ -1,7 +1,9 @@
 """The scripts, run the way a reader runs them: in order, each in its own process, with a recipe made for tests."""
 
 import json
+import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -184,10 +186,11 @@ def test_the_trace_opens_in_a_browser(sequence):
     assert "CONSOLE" not in done.stderr
 
 
-def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence):
-    def would_run(*changed):
+def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence, tmp_path):
+    def would_run(*changed, output_dir=sequence[0]):
         new = [flag for name in changed for flag in ("-W", name)]
-        make = ["make", "-n", "-o", ".venv/installed", f"OUT={sequence[0]}", "CONFIG=configs/smoke.json", *new, "all"]
+        make = ["make", "-n", "-o", ".venv/installed", f"OUT={output_dir}", f"RUN={sys.executable}",
+                "CONFIG=configs/smoke.json", *new, "all"]  # fmt: skip
         done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
         return re.findall(r"^\S*python (0\d\w+)\.py", done.stdout, re.MULTILINE)
 
@@ -203,19 +206,63 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence)
         "08_evaluate",
     ]
     assert sorted(would_run("configs/smoke.json")) == STAGES
+    edited = shutil.copytree(sequence[0], tmp_path / "outputs")
+    dates = (edited / "06_dpo" / "log.jsonl").stat()
+    (edited / "06_dpo" / "log.jsonl").write_text("")
+    os.utime(edited / "06_dpo" / "log.jsonl", ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    assert would_run(output_dir=edited) == ["06_dpo", "08_evaluate"]
 
 
-def test_a_killed_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path):
+def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence):
+    artifacts.lock({"output_dir": str(sequence[0])})
+    try:
+        asked = ("--prompt", "What's the weather in Oslo?")
+        assert json.loads(run("05_constrained", sequence[0], *asked).stdout)["tool"]
+        for stage in STAGES:
+            done = run(stage, sequence[0], status=2)
+            assert f"is in use by process {os.getpid()}" in done.stderr and len(done.stderr.splitlines()) == 1
+    finally:
+        artifacts.locking.release()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, how):
     run("02_create_dataset", tmp_path)
-    with subprocess.Popen(command("03_finetune", tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command("03_finetune", tmp_path), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
+    ) as process:  # fmt: skip
         partial, deadline = tmp_path / "03_finetune.partial", time.time() + 120
         while not artifacts.last_checkpoint(partial) and time.time() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(how)
+        _, stderr = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        said = f"stopped: what was reached is kept in {partial}; to go on from there: python 03_finetune.py --config"
+        assert stderr.splitlines()[-1].startswith(said)
+        assert "Traceback" not in stderr
     assert artifacts.last_checkpoint(partial)
     assert not (tmp_path / "03_finetune").exists()
     run("03_finetune", tmp_path)
     assert model_hashes(tmp_path) == model_hashes(sequence[0])
+    assert (tmp_path / "03_finetune" / "log.jsonl").read_bytes() == (
+        sequence[0] / "03_finetune" / "log.jsonl"
+    ).read_bytes()
+    assert metrics(tmp_path, "03_finetune")["train_loss"] == metrics(sequence[0], "03_finetune")["train_loss"]
+
+
+@pytest.mark.parametrize("file_size", [20_000_000, 30_000_000])  # too little for the model, for the optimizer's state
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_one_sentence(sequence, tmp_path, file_size):
+    shutil.copytree(sequence[0] / "02_create_dataset", tmp_path / "02_create_dataset")
+    done = subprocess.run(
+        command("03_finetune", tmp_path, "--epochs", "1"), cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path} cannot be written (")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "03_finetune").exists()
 
 
 @pytest.mark.parametrize("stage", STAGES[2:])

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import multiprocessing
 import os
+import threading
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -111,6 +113,13 @@ _job = None
 def _start(train, held_out, tools, export):
     global _job
     _job = train, held_out, Writer(tools, export)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent):
+    parent.join()
+    os._exit(1)  # killed, it has told nobody: a worker would wait for chunks for ever
 
 
 def _work(index):
