@@ -44,7 +44,7 @@ def main():
     from playground import generation, models
 
     base = models.find_base(settings["model"]["name"])
-    tokenizer, model = models.load_tokenizer(base["path"]), models.load_model(base["path"], settings)
+    tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
     tools, splits = dataset.tools, dataset.splits
     requests = [row for row in splits["test"] if "\n" not in row["prompt"]][: settings["baseline"]["requests"]]
     shown = list(itertools.islice(splits["train"], POOL))

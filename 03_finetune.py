@@ -22,7 +22,8 @@ import re
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, recipe, scoring, tracking
+from playground.artifacts import UserError
 
 STAGE = "03_finetune"
 IGNORE = -100  # the label that cross-entropy skips
@@ -103,7 +104,7 @@ def completion_loss(model, inputs):
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, -longest:].flatten(), ignore_index=IGNORE)
 
 
-def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch):
+def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
     """TRL's SFTTrainer with the loss above; after_epoch(epoch, model) is called when one is done."""
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, TrainerCallback
@@ -157,7 +158,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         train_dataset=Dataset.from_list([{**record, **encode(record, tokenizer)} for record in records]),
         processing_class=tokenizer,
         data_collator=collate,
-        callbacks=[AfterEpoch()],
+        callbacks=[AfterEpoch(), tracking.callback(log)],
     )
 
 
@@ -173,11 +174,14 @@ def main():
 
     base = models.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])
-    tokenizer, model = models.load_tokenizer(base["path"]), models.load_model(base["path"], settings)
+    tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
     lengths = [len(encode(record, tokenizer)["input_ids"]) for record in train]
-    records = [record for record, length in zip(train, lengths, strict=True) if length <= sft["max_length"]]
+    max_length = min(sft["max_length"], models.longest(model) or sft["max_length"])
+    records = [record for record, length in zip(train, lengths, strict=True) if length <= max_length]
     if len(records) < len(train):
-        print(f"{len(train) - len(records)} records are longer than {sft['max_length']} tokens and left out.")
+        print(f"{len(train) - len(records)} of {len(train)} records are longer than {max_length} tokens and left out.")
+    if not records:
+        raise UserError(f"no record has {max_length} tokens or fewer: raise sft.max_length or take another model.")
     if settings["model"]["use_lora"]:
         model = models.add_lora(model, settings)
     print(f"Fine-tuning {base['name']} on {len(records)} records: {sft['epochs']} epochs, batches of "
@@ -189,10 +193,15 @@ def main():
         model.train(was_training)
         return scoring.summarize(scoring.judge(completions, validation, tools))
 
-    with artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact:
+    with (
+        artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
+        tracking.tracker(settings, artifact) as log,
+        models.in_memory("sft.batch_size", sft["batch_size"]),
+    ):
         validations = artifact.resumed("validations.json", [])
         if not validations:
             validations.append({"epoch": 0, **validate(model)})
+            log({"validation": validations[0]}, 0)
 
         def after_epoch(epoch, model):
             row = {"epoch": epoch, **validate(model)}
@@ -202,28 +211,29 @@ def main():
                 model.save_pretrained(artifact / "model")
                 row["kept"] = True
             validations.append(row)
+            log({"validation": row}, trainer.state.global_step)
             artifacts.write_json(artifact / "validations.json", validations)
 
-        trainer = build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch)
+        trainer = build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log)
         begin = time.time()
         trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
         seconds = time.time() - begin
         tokenizer.save_pretrained(artifact / "model")
 
-        log = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
+        losses = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
         best = max(validations, key=lambda row: (row["exact_call"], row["epoch"]))
-        tokens = sum(length for length in lengths if length <= sft["max_length"]) * sft["epochs"]
+        tokens = sum(length for length in lengths if length <= max_length) * sft["epochs"]
         artifacts.write_json(artifact / "metrics.json", {
-            "train_loss": sum(row["loss"] for row in log) / len(log),
+            "train_loss": sum(row["loss"] for row in losses) / len(losses),
             "validation_before": validations[0],
             "validation_after": best,
             "train_seconds": seconds,
             "tokens_per_second": tokens / seconds,
             "peak_memory_mb": models.peak_memory_mb(),
         })  # fmt: skip
-        artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
+        artifacts.write_jsonl(artifact / "log.jsonl", [*losses, *({"validation": row} for row in validations)])
         report.plot_curves(artifact / "loss.png", {
-            "training loss (nats a token)": [(row["epoch"], row["loss"]) for row in log],
+            "training loss (nats a token)": [(row["epoch"], row["loss"]) for row in losses],
             "exact calls on validation": [(row["epoch"], row["exact_call"]) for row in validations],
         }, "epoch")  # fmt: skip
         artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if models.has_bf16() else "float32")

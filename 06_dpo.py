@@ -22,7 +22,7 @@ import random
 import time
 
 import tools as toolbox
-from playground import artifacts, checking, recipe, scoring
+from playground import artifacts, checking, recipe, scoring, tracking
 from playground.artifacts import UserError
 
 STAGE = "06_dpo"
@@ -140,7 +140,12 @@ def main():
         return scoring.summarize(scoring.judge(completions, validation, tools))
 
     inputs = [*paths.values(), sft_manifest]
-    with artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact:
+    train, pool = (generation.leave_out_long(rows, tokenizer, model, settings) for rows in (train, pool))
+    with (
+        artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
+        tracking.tracker(settings, artifact) as log,
+        models.in_memory("dpo.batch_size", settings["dpo"]["batch_size"]),
+    ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
             pairs = mine_pairs(model, tokenizer, train[: settings["dpo"]["requests"]], tools, settings)
@@ -155,6 +160,7 @@ def main():
         before = validate()
         begin = time.time()
         trainer = build_trainer(model, tokenizer, pairs, settings, artifact)
+        trainer.add_callback(tracking.callback(log))
         trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
         seconds = time.time() - begin
         after = validate()
@@ -169,12 +175,12 @@ def main():
             "tokens_per_second": tokens * settings["dpo"]["epochs"] / seconds,
             "peak_memory_mb": models.peak_memory_mb(),
         })  # fmt: skip
-        log = [row for row in trainer.state.log_history if "loss" in row]
-        artifacts.write_jsonl(artifact / "log.jsonl", log)
+        rows = [row for row in trainer.state.log_history if "loss" in row]
+        artifacts.write_jsonl(artifact / "log.jsonl", rows)
         artifacts.write_jsonl(artifact / "pairs.jsonl", pairs)
         (artifact / "pairs.json").unlink()
         report.plot_curves(artifact / "dpo.png", {
-            name: [(row["step"], row[key]) for row in log if key in row]
+            name: [(row["step"], row[key]) for row in rows if key in row]
             for name, key in (("loss", "loss"), ("margin of chosen over rejected", "rewards/margins"),
                               ("log p(chosen)", "logps/chosen"), ("log p(rejected)", "logps/rejected"))
         }, "step")  # fmt: skip

@@ -23,7 +23,7 @@ import random
 import time
 
 import tools as toolbox
-from playground import artifacts, checking, recipe, scoring
+from playground import artifacts, checking, recipe, scoring, tracking
 from playground.artifacts import UserError
 
 STAGE = "07_ppo"
@@ -128,7 +128,7 @@ def roll_out(policy, reference, value_head, tokenizer, records, tools, settings,
     """Sample an answer to each record, score it, and lay everything out for `ppo_loss`."""
     import torch
 
-    from playground import generation
+    from playground import generation, models
 
     ppo = settings["ppo"]
     prompts = [record["prompt"] for record in records]
@@ -137,7 +137,7 @@ def roll_out(policy, reference, value_head, tokenizer, records, tools, settings,
     encoded = [toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts]
     batch = collate(encoded, [c.token_ids for c in completions], tokenizer.pad_token_id, policy.device)
     mask = batch["completion_mask"]
-    with torch.no_grad():
+    with torch.no_grad(), models.in_memory("ppo.rollouts", ppo["rollouts"]):
         log_probs, _, values = evaluate_tokens(policy, batch, value_head)
         reference_log_probs, _, _ = evaluate_tokens(reference, batch)
     kl = (log_probs - reference_log_probs) * mask
@@ -185,7 +185,12 @@ def main():
         completions = generation.generate(policy, tokenizer, [row["prompt"] for row in validation], settings)
         return scoring.summarize(scoring.judge(completions, validation, tools))
 
-    with artifacts.stage(settings, STAGE, inputs=[*paths.values(), sft_manifest], base_model=base) as artifact:
+    train, pool = (generation.leave_out_long(rows, tokenizer, policy, settings) for rows in (train, pool))
+    with (
+        artifacts.stage(settings, STAGE, inputs=[*paths.values(), sft_manifest], base_model=base) as artifact,
+        tracking.tracker(settings, artifact) as track,
+        models.in_memory("ppo.minibatch_size", ppo["minibatch_size"]),
+    ):
         before = best = validate()
         policy.save_pretrained(artifact / "model")
         log, tokens, begin = [], 0, time.time()
@@ -214,6 +219,7 @@ def main():
                     best = validated
                     policy.save_pretrained(artifact / "model")
             log.append(row)
+            track(row, update)
             bar.set_postfix(reward=f"{row['reward']:.2f}", kl=f"{row['kl']:.2f}")
         seconds = time.time() - begin
         tokenizer.save_pretrained(artifact / "model")

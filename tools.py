@@ -21,6 +21,7 @@ from jsonschema.exceptions import SchemaError
 
 TOOL_FILE = Path(__file__).parent / "configs" / "tools.json"
 MAX_CALL_CHARS = 20_000  # a longer "call" is refused before it is parsed
+MAX_CALL_DEPTH = 64  # far below Python's own limit, which depends on who asks
 
 
 class ToolFileError(ValueError):
@@ -176,6 +177,8 @@ def parse_call(text):
     rest = text[end:].strip()
     if rest:
         raise ParseError("two objects" if rest.startswith("{") else "text after the JSON")
+    if _depth(value) > MAX_CALL_DEPTH:
+        raise ParseError("nested too deep")
     try:
         text.encode("utf-8")
         to_json(value).encode("utf-8")  # "\ud800" in the text is a lone surrogate in the value
@@ -188,6 +191,15 @@ def parse_call(text):
     if len(value) > 2:
         raise ParseError("unknown key")
     return value
+
+
+def _depth(value):
+    """How many objects and arrays stand in each other, without recursion."""
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        depth += 1
+    return depth
 
 
 def _refuse_duplicates(pairs):
@@ -334,7 +346,16 @@ OPERATORS = {
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
     ast.UAdd: operator.pos, ast.USub: operator.neg,
 }  # fmt: skip
-FUNCTIONS = {"abs": abs, "round": round, "sqrt": math.sqrt, "min": min, "max": max}
+MAX_DIGITS = 15  # Python rounds 5 to -1000000000 digits by working out 10 ** 1000000000
+
+
+def _round(value, digits=None):
+    if digits is not None and abs(digits) > MAX_DIGITS:
+        raise ExecutionError(f"round takes at most {MAX_DIGITS} digits")
+    return round(value, digits)
+
+
+FUNCTIONS = {"abs": abs, "round": _round, "sqrt": math.sqrt, "min": min, "max": max}
 
 
 @executor("calculator")
@@ -346,6 +367,8 @@ def calculator(expression):
             value = _evaluate(ast.parse(expression.strip(), mode="eval").body)
     except ZeroDivisionError:
         raise ExecutionError("division by zero") from None
+    except OverflowError:
+        raise ExecutionError("the number grows too large") from None
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ExecutionError(f"{expression!r} is not arithmetic that this calculator knows") from None
     return {"value": int(value) if value == int(value) else round(value, 6)}

@@ -32,10 +32,12 @@ def distilgpt2_shape(tokenizer, tools):
     config._attn_implementation = "eager"
     model = GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-    records = list(templates.build_splits({"train": 8 * STEPS}, tools, 0)["train"])
+    texts = [
+        toolbox.encode_prompt(row["prompt"], tokenizer) + toolbox.encode_completion(row["completion"], tokenizer)
+        for row in templates.build_splits({"train": 8 * STEPS}, tools, 0)["train"]
+    ]
     for step in range(STEPS):
-        rows = [toolbox.encode_prompt(row["prompt"], tokenizer) + toolbox.encode_completion(row["completion"], tokenizer)
-                for row in records[8 * step : 8 * step + 8]]  # fmt: skip
+        rows = texts[8 * step : 8 * step + 8]
         width = max(map(len, rows))
         ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
         labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])

@@ -85,7 +85,7 @@ def read_manifest(output_dir, stage):
 def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): mend it or make it again.") from None
 
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import tools as toolbox
+from playground import models
 from playground.artifacts import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
@@ -67,11 +68,12 @@ def generate(
         )
     temperature = settings["temperature"] if temperature is None else temperature
     generator = torch.Generator(model.device).manual_seed(recipe["seed"] if seed is None else seed)
-    encoded = _fit([toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts], model, settings["max_new_tokens"])
+    encoded = fit([toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts], model, settings["max_new_tokens"])
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
     completions = [None] * len(prompts)
-    with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
+    bar = tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False)
+    with bar, models.in_memory("generate.batch_size", settings["batch_size"]):
         for begin in range(0, len(order), settings["batch_size"]):
             rows = order[begin : begin + settings["batch_size"]]
             matchers = [grammar.matcher() for _ in rows] if grammar else None
@@ -89,16 +91,44 @@ def generate(
     return completions
 
 
-def _fit(encoded, model, max_new_tokens):
-    """The prompts, those that leave no room to answer within the model's positions cut to their ends, and counted."""
-    positions = getattr(model.config, "max_position_embeddings", None)
+def fit(encoded, model, max_new_tokens):
+    """The prompts, those that leave no room to answer within the model's positions cut to their ends, and counted.
+
+    encoded: lists of token ids. Raises UserError where the model has no room for any prompt.
+    """
+    positions = models.longest(model)
     if not positions:
         return encoded
     room = positions - max_new_tokens
+    if room < 1:
+        raise UserError(f"generate.max_new_tokens is {max_new_tokens}: the model reads {positions} tokens in all.")
     cut = sum(len(ids) > room for ids in encoded)
     if cut:
         print(f"{cut} of {len(encoded)} prompts are longer than {room} tokens and cut to their ends.", file=sys.stderr)
     return [ids[-room:] for ids in encoded]
+
+
+def leave_out_long(rows, tokenizer, model, recipe):
+    """The rows (records, or requests without a completion) that fit the model's positions, the others counted.
+
+    For training on answers: each row has room for one of `generate.max_new_tokens`, and for its own completion.
+    Raises UserError where no row fits.
+    """
+    positions = models.longest(model)
+    if not positions:
+        return rows
+
+    def length(row):
+        own = len(toolbox.encode_completion(row["completion"], tokenizer)) if "completion" in row else 0
+        return len(toolbox.encode_prompt(row["prompt"], tokenizer)) + max(own, recipe["generate"]["max_new_tokens"])
+
+    kept = [row for row in rows if length(row) <= positions]
+    if rows and not kept:
+        raise UserError(f"no request fits the model's {positions} tokens: lower generate.max_new_tokens.")
+    if len(kept) < len(rows):
+        left_out = len(rows) - len(kept)
+        print(f"{left_out} of {len(rows)} requests do not fit the model's {positions} tokens and are left out.")
+    return kept
 
 
 def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers, jump_ahead):

@@ -1,6 +1,8 @@
 """Base models and checkpoints: where they come from, what they run on, in which numbers."""
 
+import contextlib
 import ctypes
+import re
 import sys
 import threading
 import warnings
@@ -11,7 +13,14 @@ from playground.artifacts import UserError, read_manifest, require
 DEFAULT = "distilgpt2"
 EMBEDDED = Path(__file__).parents[1] / "base_model"
 PROBE_SECONDS = 3
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # never a pickle
+FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.py",
+)  # never a pickle; code runs only where it is trusted
 
 
 def find_base(name):
@@ -40,20 +49,28 @@ def find_base(name):
     if isinstance(answer, RepositoryNotFoundError):
         raise UserError(f"--model {name}: the hub has no such model: check the name.")
     if not isinstance(answer, Exception):
-        return {"name": name, "kind": "hub", "path": snapshot_download(name, allow_patterns=FILES)}
+        try:
+            return {"name": name, "kind": "hub", "path": snapshot_download(name, allow_patterns=FILES)}
+        except Exception as error:  # whatever the network or the disk did
+            raise UserError(f"--model {name}: cannot be downloaded ({_first_line(error)}): try again.") from None
     if name != DEFAULT:
         raise UserError(f"--model {name}: not in the cache, and the hub cannot be reached: use a folder or `embedded`.")
     print(f"{name} is not in the cache and the hub cannot be reached: using the embedded base model.", file=sys.stderr)
     return find_base("embedded")
 
 
-def load_tokenizer(path):
-    """The tokenizer in a folder, padding on the left (as generation needs), with a padding token."""
+def load_tokenizer(path, recipe=None):
+    """The tokenizer in a folder, padding on the left (as generation needs), with a padding token.
+
+    Code that comes with it runs only where the recipe says `model.trust_remote_code`.
+    """
     _quiet()
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, padding_side="left", trust_remote_code=bool(recipe and recipe["model"]["trust_remote_code"])
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds no tokenizer that can be loaded ({_first_line(error)}).") from None
     # Sharing the padding token with end-of-text is safe here because labels and attention masks are always
@@ -79,7 +96,7 @@ def load_checkpoint(recipe, stage):
     """(tokenizer, model, base) of a training stage's artifact, on the base model that its manifest names."""
     base = find_base(read_manifest(recipe["output_dir"], stage)["base_model"]["name"])
     path = require(recipe["output_dir"], stage, "model")
-    return load_tokenizer(path), load_model(path, recipe, base["path"]), base
+    return load_tokenizer(path, recipe), load_model(path, recipe, base["path"]), base
 
 
 def load_model(path, recipe, base_path=None):
@@ -97,37 +114,57 @@ def load_model(path, recipe, base_path=None):
     settings = recipe["model"]
     if settings["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
-    adapter = Path(path, "adapter_config.json").exists()
+    place, adapter = device(settings["device"]), Path(path, "adapter_config.json").exists()
+    _require_safetensors(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             base_path if adapter else path,
             dtype=weights_dtype(settings["dtype"]),
             device_map=settings["device_map"],
             trust_remote_code=settings["trust_remote_code"],
             use_safetensors=True,
             # On a CPU, PyTorch's fused attention is slow backwards in bf16; plain matrix products are not.
-            attn_implementation="eager" if device() == "cpu" else None,
+            attn_implementation="eager" if place == "cpu" else None,
+            ignore_mismatched_sizes=True,  # refused below, like weights that are not there
+            output_loading_info=True,
         )
+        wrong = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+        if wrong:
+            raise ValueError(f"{len(wrong)} weights are not there or of another shape, such as {wrong[0]}")
         if adapter:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, path, is_trainable=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Found missing adapter keys")
+                model = PeftModel.from_pretrained(model, path, is_trainable=True)
+        if not settings["device_map"]:
+            model.to(place)
+    except (OSError, ValueError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
         raise UserError(f"{path} holds no model that can be loaded ({_first_line(error)}).") from None
-    if not settings["device_map"]:
-        model.to(device())
     # What a checkpoint says of sampling is not used here, and would be warned about.
     model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
     torch.manual_seed(recipe["seed"])
     return model.eval()
 
 
-def device():
+def _require_safetensors(path):
+    if any(Path(path).glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in Path(path).glob(kind))
+    why = f"{pickles[0]} is a pickle, which can run code when it is read" if pickles else "it has no .safetensors file"
+    raise UserError(f"{path} holds no model that can be loaded: {why}; save the model as safetensors.")
+
+
+def device(name="auto"):
+    """What models run on; `auto` takes a GPU where there is one. Raises UserError for one that is not there."""
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind in there if there[kind])
+    if not there[name]:
+        raise UserError(f"model.device is {name}, and this machine has none: set model.device=auto or cpu.")
+    return name
 
 
 def placement(model):
@@ -143,19 +180,19 @@ def weights_dtype(name):
 
 
 def has_bf16():
-    """Whether this machine multiplies bfloat16 matrices in hardware, so that autocast pays."""
+    """Whether the device of the models loaded multiplies bfloat16 matrices in hardware, so that autocast pays."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # there may be a GPU that the recipe does not use
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def peak_memory_mb():
-    """The most memory (MB) used so far: the GPU's where there is one, else this process's."""
+    """The most memory (MB) used so far: the GPU's where one is used, else this process's."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == "win32":
         return None
@@ -163,6 +200,24 @@ def peak_memory_mb():
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
+
+
+def longest(model):
+    """The most tokens that a model reads at once, or None where it sets no limit."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+@contextlib.contextmanager
+def in_memory(key, batch_size):
+    """A block that works on batches whose size is recipe key `key`: too little memory for it is a UserError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # "CUDA out of memory", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"
+        if isinstance(error, RuntimeError) and not re.search("out of memory|DefaultCPUAllocator", str(error)):
+            raise
+        advice = f"try --set {key}={batch_size // 2}" if batch_size > 1 else "take a smaller model"
+        raise UserError(f"out of memory with {key}={batch_size}: {advice}.") from None
 
 
 def add_lora(model, recipe):

@@ -1,19 +1,31 @@
 """Recipes: JSON settings for a run, their defaults, and the command line on top of them.
 
 Order: configs/default.json < `--config FILE` < the script's own flags < `--set section.key=value`.
+`python -m playground.recipe` prints the README's table of all settings, which is made from the schema.
 """
 
 import argparse
 import copy
 import difflib
+import importlib.metadata
 import json
+import math
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 
 from playground.artifacts import UserError, read_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+# JSON Schema calls 8.0 an integer, and compares NaN with no bound.
+TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+    }
+)
+Validator = extend(Draft202012Validator, type_checker=TYPES)
 
 
 class Recipe(dict):
@@ -38,7 +50,9 @@ def arguments(description, add_flags=None):
         add_flags(parser)
     options = parser.parse_args()
     try:
-        return load(options.config, _flags(options) + [_split(text) for text in options.set]), options
+        recipe = load(options.config, _flags(options) + [_split(text) for text in options.set])
+        _require_tracker(recipe["report_to"])
+        return recipe, options
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -60,7 +74,7 @@ def load(config=None, overrides=()):
         for part in reversed(key.split(".")):
             value = {part: value}
         _merge(recipe, value, "the command line")
-    for error in Draft202012Validator(schema).iter_errors(recipe):
+    for error in Validator(schema).iter_errors(recipe):
         raise UserError(f"recipe key {'.'.join(map(str, error.absolute_path))}: {error.message}.")
     return recipe
 
@@ -70,6 +84,42 @@ def sft_settings(recipe, base_kind):
     sft = copy.deepcopy(recipe["sft"])
     defaults = sft.pop("by_model")["embedded" if base_kind == "embedded" else "any"]
     return {**sft, **{key: value for key, value in defaults.items() if sft[key] is None}}
+
+
+def table():
+    """Markdown: each setting with its default, the values it may have, in which unit, and what it means."""
+    lines = ["| setting | default | values | |", "|---|---|---|---|"]
+
+    def describe(schema, defaults, path):
+        for name, child in schema["properties"].items():
+            if "properties" in child:
+                describe(child, defaults[name], f"{path}{name}.")
+            else:
+                default = json.dumps(defaults[name], ensure_ascii=False)
+                lines.append(f"| `{path}{name}` | `{default}` | {_values(child)} | {child['description']} |")
+
+    describe(read_json(CONFIGS / "recipe.schema.json"), read_json(CONFIGS / "default.json"), "")
+    return "\n".join(lines)
+
+
+def _values(schema):
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    values = {"string": "text", "boolean": "`true`, `false`"}.get(kinds[0])
+    if values is None:
+        low = f"over {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else schema["minimum"]
+        unit = "" if schema["unit"] == "-" else f" {schema['unit']}"
+        values = f"{low} to {schema['maximum']:,}{unit}"
+    return values + ", `null`" * ("null" in kinds)
+
+
+def _require_tracker(name):
+    if name != "none":
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError(f"report_to is {name}, which is not installed: `pip install {name}`.") from None
 
 
 def _flags(options):
@@ -87,7 +137,7 @@ def _split(text):
         raise UserError(f"--set {text} has no value: write --set section.key=value.")
     try:
         return key, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return key, value  # a bare word is a string
 
 
@@ -102,3 +152,7 @@ def _merge(recipe, changes, origin, path=""):
             raise UserError(f"{origin}: {path + key} is a section: write {{...}} or {path + key}.KEY.")
         else:
             recipe[key] = value
+
+
+if __name__ == "__main__":
+    print(table())

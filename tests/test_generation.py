@@ -5,6 +5,7 @@ from conftest import save_random_model
 
 import tools as toolbox
 from playground import generation, grammar, models, recipe
+from playground.artifacts import UserError
 
 PROMPTS = ["Hello there", "What's the weather in São Paulo tomorrow, and should I take an umbrella with me?", "17 * 23"]
 TOOLS = toolbox.load_tools()
@@ -109,3 +110,31 @@ def test_transformers_generate_is_valid_under_the_logits_processor(random_model,
     )
     for text in tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True):
         assert toolbox.validate_call(toolbox.parse_call(text), TOOLS) == []
+
+
+@pytest.fixture(scope="module")
+def short_model(tmp_path_factory, tokenizer):
+    """A model that reads 64 tokens in all."""
+    folder = tmp_path_factory.mktemp("short")
+    save_random_model(folder, tokenizer, "gpt2", n_layer=1, n_embd=16, n_head=2, n_positions=64)
+    return models.load_model(folder, recipe.load())
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_cut_and_counted(short_model, tokenizer, capsys):
+    long = "one two three " * 40
+    [whole, _] = generation.generate(short_model, tokenizer, ["Hello there", long], settings(max_new_tokens=40))
+    assert capsys.readouterr().err == "1 of 2 prompts are longer than 24 tokens and cut to their ends.\n"
+    assert len(whole.token_ids) <= 40
+    with pytest.raises(UserError, match=r"generate\.max_new_tokens is 64: the model reads 64 tokens in all"):
+        generation.generate(short_model, tokenizer, ["Hello there"], settings(max_new_tokens=64))
+
+
+def test_rows_that_do_not_fit_the_model_are_left_out_of_training_and_counted(short_model, tokenizer, capsys):
+    rows = [{"prompt": "Hello", "completion": "x"}, {"prompt": "Hello", "completion": "x " * 60},
+            {"prompt": "Hello"}, {"prompt": "one two three " * 40}]  # fmt: skip
+    kept = generation.leave_out_long(rows, tokenizer, short_model, settings(max_new_tokens=40))
+    assert kept == [rows[0], rows[2]]
+    assert capsys.readouterr().out == "2 of 4 requests do not fit the model's 64 tokens and are left out.\n"
+    assert generation.leave_out_long([], tokenizer, short_model, settings(max_new_tokens=40)) == []
+    with pytest.raises(UserError, match="no request fits the model's 64 tokens"):
+        generation.leave_out_long(rows, tokenizer, short_model, settings(max_new_tokens=64))

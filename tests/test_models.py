@@ -1,11 +1,14 @@
 """Where models come from: the hub's cache, a folder, or the repository; never a guess."""
 
+import http.server
+import json
 import shutil
+import threading
 
 import pytest
 from conftest import save_random_model
 
-from playground import models, recipe
+from playground import generation, models, recipe
 from playground.artifacts import UserError
 
 
@@ -60,15 +63,166 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path):
         models.load_model(tmp_path, recipe.load())
 
 
-def test_pickled_weights_are_refused(tmp_path, tokenizer):
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16, "num_attention_heads": 2}
+
+
+@pytest.fixture
+def tiny(tmp_path, tokenizer):
+    """A folder with a model of random weights, in three shards."""
+    from transformers import AutoModelForCausalLM
+
+    whole = save_random_model(tmp_path / "whole", tokenizer, "llama", **TINY)
+    AutoModelForCausalLM.from_pretrained(whole).save_pretrained(tmp_path / "tiny", max_shard_size="100KB")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    assert len(list((tmp_path / "tiny").glob("*.safetensors"))) == 3
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def adapter(tiny):
+    """An adapter for the tiny model, beside it."""
+    settings = recipe.load()
+    models.add_lora(models.load_model(tiny, settings), settings).save_pretrained(tiny.with_name("adapter"))
+    return tiny.with_name("adapter")
+
+
+def refusal(folder, base_path=None, **settings):
+    loaded = recipe.load(None, [(f"model.{key}", value) for key, value in settings.items()])
+    with pytest.raises(UserError) as caught:
+        models.load_model(folder, loaded, base_path)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_missing_or_truncated_shard_is_one_sentence(tiny):
+    shards = sorted(tiny.glob("*.safetensors"))
+    shards[1].write_bytes(shards[1].read_bytes()[:-50])
+    assert "no model that can be loaded" in refusal(tiny)
+    shards[1].unlink()
+    assert shards[1].name in refusal(tiny)
+
+
+@pytest.mark.parametrize("changes", [{"num_hidden_layers": 3}, {"intermediate_size": 32}, {"model_type": "gpt2"}])
+def test_weights_of_another_architecture_are_refused_rather_than_filled_up_at_random(tiny, changes):
+    models.load_model(tiny, recipe.load())
+    change_config(tiny, **changes)
+    assert "weights are not there or of another shape, such as" in refusal(tiny)
+
+
+def test_an_adapter_that_lacks_weights_is_refused(tiny, adapter):
+    from safetensors.torch import load_file, save_file
+
+    models.load_model(adapter, recipe.load(), tiny)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights.pop(min(weights))
+    save_file(weights, adapter / "adapter_model.safetensors")
+    assert "missing adapter keys" in refusal(adapter, tiny)
+
+
+def test_pickled_weights_are_refused_in_models_and_in_adapters(tiny, adapter):
     import torch
 
-    save_random_model(tmp_path, tokenizer, "llama", hidden_size=16, num_hidden_layers=1, intermediate_size=16,
-                      num_attention_heads=2)  # fmt: skip
-    (tmp_path / "model.safetensors").unlink()
-    torch.save({}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="no model that can be loaded"):
-        models.load_model(tmp_path, recipe.load())
+    for folder, name in ((adapter, "adapter_model.bin"), (tiny, "pytorch_model.bin")):
+        for weights in folder.glob("*.safetensors*"):
+            weights.unlink()
+        torch.save({}, folder / name)
+        assert f"{name} is a pickle" in refusal(folder, tiny)
+
+
+def test_a_models_own_code_runs_only_where_the_recipe_trusts_it_and_then_a_line_says_so(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    # The code is imported from a copy that transformers makes, so it leaves its mark in an absolute place.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    ran = tmp_path / "ran"
+    (tiny / "own.py").write_text(
+        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+        "from transformers import LlamaConfig as Config, LlamaForCausalLM\n"
+        "class OwnConfig(Config):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    own = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    change_config(tiny, model_type="own", auto_map=own)
+    assert "custom code" in refusal(tiny)
+    assert not ran.exists()
+    capsys.readouterr()
+    models.load_model(tiny, recipe.load(None, [("model.trust_remote_code", True)]))
+    assert ran.exists()
+    assert capsys.readouterr().err == f"trust_remote_code is on: {tiny} may run its own code.\n"
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, tiny, name):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert refusal(tiny, device=name).startswith(f"model.device is {name}, and this machine has none")
+    assert models.device("auto") == models.device("cpu") == "cpu"
+
+
+def test_the_recipe_can_ask_for_the_cpu_where_there_is_a_gpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (models.device("auto"), models.device("cpu")) == ("cuda", "cpu")
+
+
+def allocate_too_much():
+    import torch
+
+    torch.empty(2**50)
+
+
+def cuda_out_of_memory():
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize("fail", [allocate_too_much, cuda_out_of_memory])
+def test_too_little_memory_names_the_batch_size_to_try(monkeypatch, tokenizer, base_model, fail):
+    monkeypatch.setattr(base_model, "forward", lambda position_ids=None, **_: fail())
+    with pytest.raises(UserError, match=r"generate\.batch_size=64: try --set generate\.batch_size=32\.$"):
+        generation.generate(base_model, tokenizer, ["Hello!"], recipe.load())
+    smallest = r"sft\.batch_size=1: take a smaller model"
+    with pytest.raises(UserError, match=smallest), models.in_memory("sft.batch_size", 1):
+        fail()
+
+
+def test_another_error_is_not_taken_for_too_little_memory():
+    with pytest.raises(RuntimeError, match="shapes"), models.in_memory("sft.batch_size", 8):
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub that knows no model."""
+
+    def do_GET(self):
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_name_that_the_hub_does_not_know_is_one_sentence(no_hub, monkeypatch):
+    from huggingface_hub import constants
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(UserError, match="--model someone/nothing: the hub has no such model"):
+            models.find_base("someone/nothing")
+        server.shutdown()
 
 
 def test_the_embedded_model_is_small_and_bf16():

@@ -1,6 +1,8 @@
 """Recipes: one place for settings, and a sentence for whatever is wrong with them."""
 
+import importlib.metadata
 import json
+import resource
 import subprocess
 import sys
 
@@ -33,6 +35,23 @@ def test_every_setting_has_a_default_and_a_description():
     described(schema)
 
 
+def test_every_number_has_bounds_and_a_unit():
+    def check(node):
+        for name, child in node.get("properties", {}).items():
+            check(child)
+            if {"integer", "number"} & set(child.get("type", [])) or child.get("type") in ("integer", "number"):
+                assert {"minimum", "exclusiveMinimum"} & set(child), name
+                assert {"maximum", "unit"} <= set(child), name
+
+    check(read_json(recipe.CONFIGS / "recipe.schema.json"))
+
+
+def test_the_readmes_table_of_settings_is_the_schemas():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
+    assert shown == recipe.table(), "put the output of `python -m playground.recipe` there"
+
+
 def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"seed": 7, "sft": {"epochs": 2, "batch_size": 4}}))
@@ -56,6 +75,10 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
         (("sftt.epochs", 3), "unknown key sftt; did you mean sft?"),
         (("sft.epochs", -1), "sft.epochs"),
         (("seed", "x"), "seed"),
+        (("seed", 2**31), "seed: 2147483648 is greater than the maximum of 2147483647"),
+        (("sft.batch_size", 8.0), "sft.batch_size: 8.0 is not of type 'integer'"),
+        (("sft.learning_rate", float("nan")), "sft.learning_rate: nan is not of type 'number'"),
+        (("model.dtype", "int8"), "model.dtype: 'int8' is not one of"),
         (("sft", 3), "sft is a section"),
     ],
 )
@@ -66,12 +89,23 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(override, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"seed": }'])
-def test_a_recipe_that_is_no_json_object_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"seed": 1,\n "sft": }', r"mine\.json .*line 2 column 9"),
+        ("[]", r"mine\.json holds no JSON object"),
+        ("\xff", r"mine\.json .*decode"),
+        ("[" * 10_000, r"mine\.json .*recursion"),
+        (None, r"mine\.json .*No such file"),
+    ],
+)
+def test_a_recipe_that_is_no_json_object_is_named_with_line_and_column(tmp_path, text, message):
     path = tmp_path / "mine.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"mine\.json"):
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=message) as caught:
         recipe.load(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("0*.py")))
@@ -81,8 +115,25 @@ def test_usage_and_usage_errors_import_nothing_heavy(script, tmp_path):
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as stop: print('status', stop.code, 'torch' in sys.modules)"
     )
-    for arguments, status in ((["--help"], 0), (["--set", "nonsense=1"], 2), (["--nonsense"], 2)):
+    (tmp_path / "mine.json").write_text("{")
+    wrong = (["--set", "nonsense=1"], ["--nonsense"], ["--config", str(tmp_path / "mine.json")])
+    for arguments, status in ((["--help"], 0), *((each, 2) for each in wrong)):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", code.format(arguments)], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines()[-1] == f"status {status} False", done.stdout + done.stderr
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1  # seconds; measured: 0.1
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_any_work(monkeypatch, capsys):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(sys, "argv", ["03_finetune.py", "--set", "report_to=wandb"])
+    with pytest.raises(SystemExit) as stop:
+        recipe.arguments("")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: report_to is wandb, which is not installed: `pip install wandb`.\n"

@@ -1,8 +1,12 @@
 """What tools.py promises: loading, parsing, validating and executing calls, with untrusted text at every door."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +62,7 @@ def entry(name, parameters=None):
         ('{"tool": "x", "args": {"n": 1' + "0" * 5000 + "}}", "bad number"),
         ('{"tool": "\\ud800", "args": {}}', "lone surrogate"),
         ('{"a": ' * 3000, "nested too deep"),
+        ('{"tool": "x", "args": {"n": ' + "[" * 63 + "]" * 63 + "}}", "nested too deep"),
         ("{" * 100_000, "too long"),
     ],
 )
@@ -157,31 +162,67 @@ def test_the_calculator_calculates(expression, value):
 @pytest.mark.parametrize(
     "expression",
     [
-        *(
-            "9**9**9",
-            "9" * 10_000,
-            "(" * 100_000,
-            "__import__('os')",
-            "().__class__",
-            "١+١",
-            "NaN",
-            "1e999",
-            "True + 1",
-        ),
-        *("'a' * 9", "(-8) ** 0.5", "1 if 1 else 2", "[1][0]", "lambda: 1", "5 % 0", "10 ** 65", "sqrt(-1)", "min()"),
-        *("", "1 +"),
+        *("9**9**9", "9" * 10_000, "(" * 100_000, "__import__('os')", "().__class__"),
+        *("١+١", "NaN", "1e999", "True + 1", "'a' * 9", "(-8) ** 0.5", "1 if 1 else 2", "[1][0]", "lambda: 1"),
+        *("5 % 0", "10 ** 65", "1e-300 ** -2", "round(5, -1000000000)", "sqrt(-1)", "min()", "max(*[1, 2])"),
+        *("abs(x=1)", "", "1 +", "1; 2", "x := 1", "1j", "\ud800", "1\0"),
     ],
 )
-def test_the_calculator_refuses_what_is_not_bounded_arithmetic(expression):
+def test_the_calculator_refuses_what_is_not_bounded_arithmetic_at_once(expression):
+    begin = time.perf_counter()
     assert set(calculate(expression)) == {"error"}
+    assert time.perf_counter() - begin < 1  # measured: under 5 ms, most of it the check against the schema
+
+
+def check_result(expression):
+    result = calculate(expression) if expression else {"error": ""}
+    assert set(result) in ({"value"}, {"error"})
+    json.dumps(result, allow_nan=False)
 
 
 @given(st.text(alphabet="0123456789.+-*/%() ,esqrtmaxinabround_", max_size=60))
 @settings(max_examples=500, deadline=1000)
 def test_the_calculator_answers_any_text_with_a_value_or_an_error(expression):
-    result = calculate(expression) if expression else {"error": ""}
-    assert set(result) in ({"value"}, {"error"})
-    json.dumps(result, allow_nan=False)
+    check_result(expression)
+
+
+NUMBERS = st.sampled_from(["0", "1", "0.5", "64", "1e-300", "5e-324", "1e15", "1e300", "1000000000", "9" * 30])
+ARITHMETIC = st.recursive(
+    NUMBERS,
+    lambda inner: st.one_of(
+        st.builds("({}{}{})".format, inner, st.sampled_from("+ - * / // % **".split()), inner),
+        st.builds("-{}".format, inner),
+        st.builds("{}({})".format, st.sampled_from(sorted(toolbox.FUNCTIONS)), inner),
+        st.builds("{}({}, {})".format, st.sampled_from(sorted(toolbox.FUNCTIONS)), inner, inner),
+    ),
+    max_leaves=6,
+)
+
+
+@given(ARITHMETIC)
+@settings(max_examples=1000, deadline=1000)
+def test_the_calculator_answers_any_arithmetic_with_a_value_or_an_error(expression):
+    check_result(expression)
+
+
+def test_no_call_makes_a_tool_touch_a_file_a_process_or_the_network():
+    texts = ["/etc/passwd", "open('/etc/passwd')", "../x", "http://localhost", "__import__('os').system('id')", "a@b.c"]
+    code = (
+        "import sys, tools\n"
+        f"texts, set_of_tools = {texts!r}, tools.load_tools()\n"
+        "def run():\n"
+        "    for name, tool in set_of_tools.items():\n"
+        "        for text in texts:\n"
+        "            tools.execute({'tool': name, 'args': dict.fromkeys(tool['parameters']['required'], text)},"
+        " set_of_tools)\n"
+        "run()  # what is imported when it is first needed has been imported now\n"
+        "sys.addaudithook(lambda event, _: event.split('.')[0] in ('open', 'os', 'subprocess', 'socket', 'import',"
+        " 'shutil', 'exec') and print(event))\n"
+        "run()\n"
+        "open(tools.TOOL_FILE).close()  # the hook does see"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["open"]
 
 
 def test_the_same_question_gets_the_same_answer():

@@ -32,7 +32,7 @@ def load_model(name, recipe):
         return tokenizer, model, sorted((folder / "model").glob("*.safetensors")), True
     path = models.find_base(name)["path"]
     files = sorted(Path(path).glob("*.safetensors"))
-    return models.load_tokenizer(path), models.load_model(path, recipe), files, False
+    return models.load_tokenizer(path, recipe), models.load_model(path, recipe), files, False
 
 
 class LocalTeacher:
