@@ -84,6 +84,23 @@ def generate(
     return completions
 
 
+def leave_out_long(rows, tokenizer, model, recipe):
+    """The rows whose prompt leaves room for an answer (and for the label there is) in the model's positions.
+
+    Training on a prompt needs all of it. What is left out is counted on standard error.
+    """
+    limit, most = getattr(model.config, "max_position_embeddings", None), recipe["generate"]["max_new_tokens"]
+
+    def fits(row):
+        answer = len(toolbox.encode_completion(row["completion"], tokenizer)) if "completion" in row else 0
+        return not limit or len(toolbox.encode_prompt(row["prompt"], tokenizer)) + max(answer, most) <= limit
+
+    kept = [row for row in rows if fits(row)]
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept)} requests are too long for {limit} tokens and left out.", file=sys.stderr)
+    return kept
+
+
 def _fit(encoded, model, max_new_tokens):
     """The prompts, those that leave no room to answer within the model's positions cut to their ends, and counted."""
     positions = getattr(model.config, "max_position_embeddings", None)

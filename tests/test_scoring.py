@@ -279,16 +279,17 @@ def test_confusion_precision_and_recall():
         ),
         ("search b12", {"tool": "search_web", "args": {"query": "b12"}}, 1.0),
         ("search b12", {"tool": "search_web", "args": {"query": "b13"}}, 0.0),
-        ("Hello!", {"tool": "respond", "args": {"message": "Hello! How can I help?"}}, 1.0),
     ],
 )
 def test_without_a_label_arguments_must_come_from_the_request_and_not_be_all_of_it(prompt, call, grounded):
     checks = checking.label_free(json.dumps(call), prompt, TOOLS)
-    assert checks == {"schema_validity": 1.0, "executes": 1.0, "grounded": pytest.approx(grounded)}
+    assert checks.pop("grounded") == pytest.approx(grounded)
+    assert set(checks.values()) == {1.0}
 
 
 def test_without_a_label_each_check_needs_the_one_before_it():
     fails = {"not JSON": "hello", "no such tool": '{"tool": "dance", "args": {}}'}
-    assert {tuple(checking.label_free(text, "dance", TOOLS).values()) for text in fails.values()} == {(0.0, 0.0, 0.0)}
+    rungs = [list(checking.label_free(text, "dance", TOOLS).values()) for text in fails.values()]
+    assert rungs == [[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
     infinite = '{"tool": "calculator", "args": {"expression": "1 / 0"}}'
-    assert list(checking.label_free(infinite, "1 / 0", TOOLS).values()) == [1.0, 0.0, 0.0]
+    assert list(checking.label_free(infinite, "1 / 0", TOOLS).values()) == [1.0, 1.0, 0.0, 0.0]
