@@ -315,6 +315,8 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     assert "model.safetensors" not in names
     run("04_inference", tmp_path, "--prompt", "Hello!")
     run("06_dpo", tmp_path)
+    first = artifacts.read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
+    assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
     run("07_ppo", tmp_path, "--set", "ppo.start=06_dpo", "--set", "ppo.value_trunk=own")
     assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]
     assert (tmp_path / "07_ppo" / "model" / "model.safetensors").exists()  # whole: the adapters are merged
