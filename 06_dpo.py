@@ -1,6 +1,7 @@
 """Stage 06: direct preference optimization (DPO, arXiv:2305.18290). Learn from one's own mistakes.
 
     python 06_dpo.py
+    python 06_dpo.py --set dpo.unlabelled=0      # pairs from labelled requests only
 
 SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers training
 requests several times, with sampling; where an answer is wrong, it is paired with the right one. For requests
@@ -14,78 +15,118 @@ raises the probability of the chosen completion over the rejected one, relative 
 DPO alone is content when both probabilities fall and the rejected one falls faster, so the chosen
 completion's own negative log-likelihood is added to the loss.
 
+After every epoch the model answers the validation requests, greedily as at the start. The checkpoint with the
+most exact calls is kept; where none has more than the model that training started from, that one is.
+
 Writes outputs/06_dpo/: pairs.jsonl, the model, metrics.json, log.jsonl, dpo.png, manifest.json. Next: 07_ppo.py
 """
 
 import collections
+import itertools
+import math
 import random
 import time
 
 import tools as toolbox
-from playground import artifacts, checking, recipe, scoring, tracking
+from playground import artifacts, checking, negatives, recipe, scoring, tracking
 from playground.artifacts import UserError
 
 STAGE = "06_dpo"
+LOGGED = {
+    "loss": "loss",
+    "rewards/margins": "margin of chosen over rejected",
+    "rewards/accuracies": "share of pairs ranked right",
+    "logps/chosen": "log p(chosen)",
+    "logps/rejected": "log p(rejected)",
+}
+GAP = 0.3  # of the checks' sum, by which a sample has to be better than another to be chosen over it
+MOST_AT_ONCE = 4  # pairs in one forward pass: twice as many sequences, whose activations are most of the memory
+PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
+LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
 
-def draw_samples(model, tokenizer, rows, settings, progress):
+def draw_samples(model, tokenizer, rows, settings, temperature, progress):
     """Yield (row, completions): `dpo.samples` sampled answers to each request."""
     from playground import generation
 
-    count, temperature = settings["dpo"]["samples"], settings["dpo"]["temperature"]
+    count = settings["dpo"]["samples"]
     prompts = [row["prompt"] for row in rows for _ in range(count)]
     completions = generation.generate(model, tokenizer, prompts, settings, temperature=temperature, progress=progress)
     for i, row in enumerate(rows):
         yield row, completions[i * count : (i + 1) * count]
 
 
-def mine_pairs(model, tokenizer, records, tools, settings):
-    """Preference pairs from the model's own samples: at most one for each request and kind of mistake."""
-    pairs = {}
-    for record, samples in draw_samples(model, tokenizer, records, settings, "sampling mistakes"):
-        for sample, judged in zip(samples, scoring.judge(samples, [record] * len(samples), tools), strict=True):
-            if judged["failure"]:
-                pairs.setdefault(
-                    (record["id"], judged["failure"]),
-                    {"id": record["id"], "kind": judged["failure"], "prompt": record["prompt"],
-                     "chosen": record["completion"], "rejected": sample.text, "rejected_ids": sample.token_ids},
-                )  # fmt: skip
-    return list(pairs.values())
+def pair_of(row, kind, source, chosen, rejected, rejected_ids):
+    return {"id": row["id"], "kind": kind, "source": source, "prompt": row["prompt"],
+            "chosen": chosen, "rejected": rejected, "rejected_ids": rejected_ids}  # fmt: skip
 
 
-def rank_samples(model, tokenizer, requests, tools, settings):
-    """Preference pairs for requests without labels: a sample without fault that another repeats, over the worst one."""
-    pairs = []
-    for row, samples in draw_samples(model, tokenizer, requests, settings, "samples without labels"):
-        checks = [checking.label_free(sample.text, row["prompt"], tools) for sample in samples]
-        faultless = collections.Counter(
-            sample.text.strip() for sample, check in zip(samples, checks, strict=True) if min(check.values()) == 1
-        )
-        worst = min(range(len(samples)), key=lambda j: sum(checks[j].values()))
-        if faultless and faultless.most_common(1)[0][1] > 1 and min(checks[worst].values()) < 1:
-            fault = next(name for name, value in checks[worst].items() if value < 1)
-            pairs.append(
-                {"id": row["id"], "kind": f"without label: not {fault}", "prompt": row["prompt"],
-                 "chosen": faultless.most_common(1)[0][0], "rejected": samples[worst].text,
-                 "rejected_ids": samples[worst].token_ids},
-            )  # fmt: skip
-    return pairs
+def find_mistakes(record, samples, tools):
+    """A pair for each wrong sample of a labelled request: its record's call over what the model wrote."""
+    for sample, judged in zip(samples, scoring.judge(samples, [record] * len(samples), tools), strict=True):
+        if judged["failure"]:
+            source = "sampled, labelled"
+            yield pair_of(record, judged["failure"], source, record["completion"], sample.text, sample.token_ids)
+
+
+def rank_samples(request, samples, checker):
+    """At most one pair for a request without a label: the best sample, if another says the same, over the worst."""
+    checks = {sample.text.strip(): checker.check(sample.text, request["prompt"]) for sample in samples}
+    said = collections.Counter(sample.text.strip() for sample in samples)
+    score = {text: sum(found.values()) for text, found in checks.items()}
+    chosen = max(score, key=lambda text: (score[text], said[text]))
+    rejected = min(samples, key=lambda sample: score[sample.text.strip()])
+    worst = checks[rejected.text.strip()]
+    if said[chosen] > 1 and checks[chosen]["executes"] and score[chosen] - score[rejected.text.strip()] >= GAP:
+        fault = next(name for name, value in worst.items() if value < checks[chosen][name])
+        source = "sampled, without label"
+        yield pair_of(request, f"not {fault}", source, chosen, rejected.text, rejected.token_ids)
+
+
+def collect_pairs(model, tokenizer, records, requests, tools, checker, settings):
+    """Preference pairs, at most one for each request and kind of mistake; a request always answered right gives none.
+
+    Fewer than `dpo.min_pairs`: the temperature is raised once, then hard negatives fill up.
+    """
+    dpo, pairs = settings["dpo"], {}
+    remedies = {dpo["temperature"]: f"sampling once more at {dpo['raised_temperature']}",
+                dpo["raised_temperature"]: "filling up with hard negatives"}  # fmt: skip
+    for temperature, remedy in remedies.items():
+        for row, samples in draw_samples(model, tokenizer, records, settings, temperature, "sampling mistakes"):
+            for pair in find_mistakes(row, samples, tools):
+                pairs.setdefault((pair["id"], pair["kind"]), pair)
+        for row, samples in draw_samples(model, tokenizer, requests, settings, temperature, "samples without labels"):
+            for pair in rank_samples(row, samples, checker):
+                pairs.setdefault((pair["id"], pair["kind"]), pair)
+        if len(pairs) >= dpo["min_pairs"]:
+            break
+        print(f"{len(pairs)} pairs at temperature {temperature}, under dpo.min_pairs ({dpo['min_pairs']}): {remedy}.")
+    pairs, rng = list(pairs.values()), random.Random(settings["seed"])
+    missing = max(0, dpo["min_pairs"] - len(pairs))
+    for record, wrong in itertools.islice(negatives.hard_negatives(records, rng), missing):
+        ids = toolbox.encode_completion(wrong, tokenizer)
+        pairs.append(pair_of(record, "hard negative", "hard negative", record["completion"], wrong, ids))
+    rng.shuffle(pairs)
+    return pairs[: dpo["max_pairs"]]
 
 
 def encode(pair, tokenizer):
-    """The token ids that DPOTrainer wants. The rejected ones are those that the model really sampled."""
-    return {
-        "prompt_ids": toolbox.encode_prompt(pair["prompt"], tokenizer),
-        "chosen_ids": toolbox.encode_completion(pair["chosen"], tokenizer),
-        "rejected_ids": pair["rejected_ids"],
-    }
+    """The token ids that DPOTrainer wants."""
+    chosen = toolbox.encode_completion(pair["chosen"], tokenizer)
+    prompt = toolbox.encode_prompt(pair["prompt"], tokenizer)
+    return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": pair["rejected_ids"]}
 
 
-def build_trainer(model, tokenizer, pairs, settings, artifact):
-    from datasets import Dataset
+def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
+    """TRL's DPOTrainer on pairs that are encoded already; after_epoch(step, model) is called when one is done."""
+    from datasets import Dataset, disable_progress_bars
+    from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from playground import models
+    from playground import models, progress
+
+    disable_progress_bars()
+    dpo = settings["dpo"]
 
     class EncodedDPOTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
@@ -94,12 +135,22 @@ def build_trainer(model, tokenizer, pairs, settings, artifact):
         def create_model_card(self, *args, **kwargs):
             pass  # TRL's own would name neither model nor data, and list its tags in another order each time
 
-    dpo = settings["dpo"]
+    class Checkpoints(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            due = state.global_step % dpo["checkpoint_every"] == 0
+            # The checkpoint of an epoch's end waits for the validation, or a run killed between them would miss it.
+            control.should_save = due and state.epoch % 1 > 0 and state.global_step < state.max_steps
+
+        def on_epoch_end(self, args, state, control, model=None, **_):
+            after_epoch(state.global_step, model)
+
+    at_once = math.gcd(dpo["batch_size"], MOST_AT_ONCE)
     arguments = DPOConfig(
         output_dir=str(artifact.path),
         seed=settings["seed"],
         num_train_epochs=dpo["epochs"],
-        per_device_train_batch_size=dpo["batch_size"],
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=dpo["batch_size"] // at_once,
         learning_rate=dpo["learning_rate"],
         beta=dpo["beta"],
         loss_type=["sigmoid", "sft"],  # DPO's loss, and the chosen completion's negative log-likelihood
@@ -111,14 +162,23 @@ def build_trainer(model, tokenizer, pairs, settings, artifact):
         activation_checkpointing=False,
         save_strategy="epoch",
         save_total_limit=1,
-        logging_steps=2,
+        logging_steps=LOG_EVERY,
         report_to="none",
         dataloader_pin_memory=False,
+        pad_to_multiple_of=PADDED_TO,
+        disable_tqdm=False,
     )
-    return EncodedDPOTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_list([encode(pair, tokenizer) for pair in pairs]),
+    trainer = EncodedDPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([encode(pair, tokenizer) for pair in pairs]),
         processing_class=tokenizer,
-    )  # fmt: skip
+        # With an adapter, the reference is the same model with the adapter switched off.
+        peft_config=models.lora_config(model, settings) if settings["model"]["use_lora"] else None,
+        callbacks=[Checkpoints()],
+    )
+    progress.show(trainer, {"loss": "loss", "rewards/accuracies": "ranked right"})
+    return trainer
 
 
 def main():
@@ -131,64 +191,71 @@ def main():
     pool = artifacts.read_requests(settings["output_dir"])
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
-    from playground import generation, models, report
+    from playground import evaluation, generation, models, report
 
-    tokenizer, model, base = models.load_checkpoint(settings, "03_finetune")
-
-    def validate():
-        completions = generation.generate(model.eval(), tokenizer, [row["prompt"] for row in validation], settings)
-        return scoring.summarize(scoring.judge(completions, validation, tools))
-
-    inputs = [*paths.values(), sft_manifest]
+    tokenizer, model, base = models.load_start(settings, "03_finetune", paths["tools.json"])
     train, pool = (generation.leave_out_long(rows, tokenizer, model, settings) for rows in (train, pool))
+
+    told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
+    inputs = [*paths.values(), *artifacts.requests_file(settings["output_dir"]), sft_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
-        tracking.tracker(settings, artifact) as log,
+        tracking.tracker(settings, artifact) as track,
         models.in_memory("dpo.batch_size", settings["dpo"]["batch_size"]),
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
-            pairs = mine_pairs(model, tokenizer, train[: settings["dpo"]["requests"]], tools, settings)
-            pairs += rank_samples(model, tokenizer, pool[: settings["dpo"]["unlabelled"]], tools, settings)
-            random.Random(settings["seed"]).shuffle(pairs)
-            pairs = pairs[: settings["dpo"]["max_pairs"]]
+            dpo = settings["dpo"]
+            records, requests = train[: dpo["requests"]], pool[: dpo["unlabelled"]]
+            checker = checking.Checker(train, tools)
+            pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
             artifacts.write_json(artifact / "pairs.json", pairs)
         if not pairs:
-            raise UserError("the model made no mistake on its training requests: raise dpo.temperature or dpo.samples.")
+            raise UserError("no answer was wrong and no argument can be swapped: raise dpo.temperature or dpo.samples.")
         kinds = collections.Counter(pair["kind"] for pair in pairs)
         print(f"{len(pairs)} pairs: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
-        before = validate()
+
+        validations = artifact.resumed("validations.json", [])
+        if not validations:
+            validations.append({"step": 0, **evaluation.validate(model, **told)})
+            models.save_whole(model, tokenizer, artifact / "model")
+            artifacts.write_json(artifact / "validations.json", validations)
+
+        def after_epoch(step, model):
+            validations[:] = [row for row in validations if row["step"] < step]  # killed before the next checkpoint
+            validations.append({"step": step, **evaluation.validate(model, **told)})
+            if validations[-1]["exact_call"] > max(row["exact_call"] for row in validations[:-1]):
+                models.save_whole(model, tokenizer, artifact / "model")
+            artifacts.write_json(artifact / "validations.json", validations)
+
+        trainer = build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch)
+        trainer.add_callback(tracking.callback(track))
         begin = time.time()
-        trainer = build_trainer(model, tokenizer, pairs, settings, artifact)
-        trainer.add_callback(tracking.callback(log))
         trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
         seconds = time.time() - begin
-        after = validate()
-        model.save_pretrained(artifact / "model")
-        tokenizer.save_pretrained(artifact / "model")
+
+        before, best = validations[0], max(validations, key=lambda row: row["exact_call"])  # the first of equals
         tokens = sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
         artifacts.write_json(artifact / "metrics.json", {
             "pairs": dict(kinds),
             "validation_before": before,
-            "validation_after": after,
+            "validation_after": best,
             "train_seconds": seconds,
             "tokens_per_second": tokens * settings["dpo"]["epochs"] / seconds,
             "peak_memory_mb": models.peak_memory_mb(),
         })  # fmt: skip
-        rows = [row for row in trainer.state.log_history if "loss" in row]
-        artifacts.write_jsonl(artifact / "log.jsonl", rows)
+        log = [{"step": row["step"], **{name: row[name] for name in LOGGED}}
+               for row in trainer.state.log_history if "loss" in row]  # fmt: skip
+        artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
         artifacts.write_jsonl(artifact / "pairs.jsonl", pairs)
-        (artifact / "pairs.json").unlink()
-        report.plot_curves(artifact / "dpo.png", {
-            name: [(row["step"], row[key]) for row in rows if key in row]
-            for name, key in (("loss", "loss"), ("margin of chosen over rejected", "rewards/margins"),
-                              ("log p(chosen)", "logps/chosen"), ("log p(rejected)", "logps/rejected"))
-        }, "step")  # fmt: skip
+        curves = {label: [(row["step"], row[name]) for row in log] for name, label in LOGGED.items()}
+        curves["exact calls on validation"] = [(row["step"], row["exact_call"]) for row in validations]
+        report.plot_curves(artifact / "dpo.png", curves, "step")
         artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if models.has_bf16() else "float32")
 
-    helped = after["exact_call"] > before["exact_call"]
-    print(f"Exact calls on validation: {before['exact_call']:.1%} before, {after['exact_call']:.1%} after, "
-          f"in {seconds:.0f} s." + ("" if helped else " DPO did not help here."))  # fmt: skip
+    print(f"Exact calls on validation: {before['exact_call']:.1%} before, {validations[-1]['exact_call']:.1%} after, "
+          f"in {seconds:.0f} s. " + (f"Step {best['step']} is kept." if best is not before else
+                                  "DPO did not help here: the fine-tuned model is kept as it was."))  # fmt: skip
     print(f"Written: {artifact.final}. Next: python 07_ppo.py")
 
 

@@ -1,109 +1,85 @@
 """Stage 07: proximal policy optimization (PPO, arXiv:1707.06347) with a reward that a program computes.
 
     python 07_ppo.py
+    python 07_ppo.py --set ppo.start=06_dpo      # go on from DPO's model instead of SFT's
 
 The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
 that evaluates: no reward model, so nothing that can be flattered. Most of the requests (rl.jsonl) have no label:
 there a checker pays for a call that is valid, executes, and takes its arguments from the request. Tokens that made
-the reward better than expected become more probable, the others less:
+the reward better than expected become more probable, the others less. An update of the policy is:
 
 1. roll out: sample an answer to each of a batch of requests;
-2. reward the last token with the score, and every token with -kl_coef * (log p - log p of the SFT model),
+2. reward the last token with the score, and every token with -kl_coef * (log p - log p of the start model),
    so that the policy does not wander off (arXiv:1909.08593);
 3. estimate each token's advantage over what the value head expected (GAE, arXiv:1506.02438);
 4. take a few optimizer steps on the clipped objective, which stops paying once a token's probability has
    moved by more than clip_coef.
 
-The checkpoint with the most exact calls on validation is kept, the starting point included.
+Every few updates the policy answers the validation requests, greedily. The checkpoint with the best reward there is
+kept, the start included; one that has collapsed for several validations in a row ends the run. All that is random in
+an update comes from a seed of its own, so a run that is killed goes on from its last checkpoint to the same end.
 
 Writes outputs/07_ppo/: the model, metrics.json, log.jsonl, ppo.png, manifest.json. Next: 08_evaluate.py
 """
 
 import random
 import time
+from contextlib import nullcontext
+from statistics import fmean as mean
 
 import tools as toolbox
-from playground import artifacts, checking, recipe, scoring, tracking
+from playground import artifacts, checking, models, recipe, report, scoring, tracking
 from playground.artifacts import UserError
+from playground.learner import evaluate_tokens, explained_variance, load_learner, masked_mean, whiten
 
 STAGE = "07_ppo"
-REWARDED = ("format_correctness", "schema_validity", "tool_accuracy", "argument_accuracy", "exact_call")
+SHOWN = 3  # sampled requests in the table that a person watches
+UNPLOTTED = ("update", "constant_reward", "tokens")
 
 
-def reward_of(completion, record, tools):
-    """A completion's reward, 0 to 1: the mean of its scores, each of which needs the one before it.
+def reward_of(completion, record, tools, checker, weights):
+    """{component: 0.0 to 1.0} of what is verifiable in an answer, and their weighted "mean", which is the reward.
 
-    Without a label the checker's: valid, executes, arguments grounded in the request, and all of it without fault.
+    The components are rungs of the ladders in playground/scoring.py, for a request with a label, and in
+    playground/checking.py, for one without: each needs the one before. ended: nothing follows the object, and the
+    model stopped by itself. faultless: nothing at all is wrong.
     """
     if "completion" in record:
         scores = scoring.score(completion.text, record["completion"], tools, completion.ended, record["prompt"])
-        return sum(scores[name] for name in REWARDED) / len(REWARDED)
-    checks = list(checking.label_free(completion.text, record["prompt"], tools).values())
-    return (sum(checks) + (min(checks) == 1)) / (len(checks) + 1)
-
-
-def collate(prompts, completions, pad_token_id, device):
-    """Prompts padded on the left, completions on the right, so that completions share their T columns.
-
-    Returns input_ids and attention_mask (rows, width), completion_ids and completion_mask (rows, T).
-    """
-    import torch
-
-    width, length = max(map(len, prompts)), max(map(len, completions))
-    ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c))
-           for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
-    mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (length - len(c))
-            for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
-    ids, mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-    return {"input_ids": ids, "attention_mask": mask,
-            "completion_ids": ids[:, width:], "completion_mask": mask[:, width:].float()}  # fmt: skip
-
-
-def evaluate_tokens(model, batch, value_head=None):
-    """Log-probabilities (rows, T) of the completion tokens, the distribution's entropy, and the values (rows, T)."""
-    import torch
-
-    from playground.generation import positions
-
-    length = batch["completion_ids"].shape[1]
-    outputs = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        **positions(model, batch["attention_mask"], batch["input_ids"].shape[1]),
-        output_hidden_states=value_head is not None,
-        logits_to_keep=length + 1,
-    )
-    all_log_probs = torch.log_softmax(outputs.logits[:, :-1].float(), dim=-1)  # (rows, T, vocabulary)
-    log_probs = all_log_probs.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
-    if value_head is None:
-        return log_probs, None, None
-    entropy = -(all_log_probs.exp() * all_log_probs).sum(dim=-1)
-    # The value of a state is read where the next token is about to be chosen.
-    values = value_head(outputs.hidden_states[-1][:, -length - 1 : -1].float()).squeeze(2)
-    return log_probs, entropy, values
+        parts = {"tool": scores["tool_accuracy"], "arguments": scores["argument_accuracy"]}
+        faultless = scores["exact_call"]
+    else:
+        scores = checker.check(completion.text, record["prompt"])
+        parts = {name: scores[name] for name in ("executes", "grounded", "explained")}
+        faultless = float(min(scores.values()) == 1)
+    ended = scores["format_correctness"] * completion.ended
+    parts |= {"format": scores["format_correctness"], "ended": ended, "schema": scores["schema_validity"],
+              "faultless": faultless * ended}  # fmt: skip
+    total = sum(weights[name] * value for name, value in parts.items())
+    return {"mean": total / sum(weights[name] for name in parts), **parts}
 
 
 def estimate_advantages(rewards, values, mask, gamma, gae_lambda):
     """GAE (arXiv:1506.02438, eq. 16), backwards over the columns; rewards, values, mask and result: (rows, T)."""
     import torch
 
+    values = values * mask  # padding comes after the end, where there is nothing to come
     advantages, following, next_value = torch.zeros_like(rewards), 0.0, 0.0
     for t in reversed(range(rewards.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        following = (delta + gamma * gae_lambda * following) * mask[
-            :, t
-        ]  # padding comes after the end: nothing follows
-        advantages[:, t] = following
-        next_value = values[:, t] * mask[:, t]
+        following = (delta + gamma * gae_lambda * following) * mask[:, t]
+        advantages[:, t], next_value = following, values[:, t]
     return advantages
 
 
-def masked_mean(tensor, mask):
-    return (tensor * mask).sum() / mask.sum()
+def adapt_kl_coef(kl_coef, kl, ppo):
+    """The controller of arXiv:1909.08593, section 2.2: kl is the rollouts' mean, in nats a sequence."""
+    error = (kl - ppo["kl_setpoint"]) / ppo["kl_setpoint"]
+    return kl_coef * (1 + ppo["kl_gain"] * min(max(error, -0.2), 0.2))
 
 
 def ppo_loss(log_probs, entropy, values, rollout, ppo):
-    """The clipped policy loss (arXiv:1707.06347, eq. 7) plus the clipped value loss, and what to watch."""
+    """The clipped policy loss (arXiv:1707.06347, eq. 7), the clipped value loss, the entropy bonus; what to watch."""
     import torch
 
     mask, advantages = rollout["completion_mask"], rollout["advantages"]
@@ -114,47 +90,148 @@ def ppo_loss(log_probs, entropy, values, rollout, ppo):
     near = rollout["values"] + (values - rollout["values"]).clamp(-ppo["value_clip_coef"], ppo["value_clip_coef"])
     errors = torch.max((values - rollout["returns"]) ** 2, (near - rollout["returns"]) ** 2)
     value_loss = 0.5 * masked_mean(errors, mask)
+    mean_entropy = masked_mean(entropy, mask)
     watched = {
         "policy_loss": policy_loss.item(),
         "value_loss": value_loss.item(),
-        "entropy": masked_mean(entropy.detach(), mask).item(),
+        "entropy": mean_entropy.item(),
         "approx_kl": masked_mean(ratio.detach() - 1 - log_ratio.detach(), mask).item(),  # joschu.net/blog/kl-approx
         "clipfrac": masked_mean(((ratio - 1).abs() > ppo["clip_coef"]).float(), mask).item(),
     }
-    return policy_loss + ppo["value_coef"] * value_loss, watched
+    return policy_loss + ppo["value_coef"] * value_loss - ppo["entropy_coef"] * mean_entropy, watched
 
 
-def roll_out(policy, reference, value_head, tokenizer, records, tools, settings, seed):
-    """Sample an answer to each record, score it, and lay everything out for `ppo_loss`."""
+def sample_answers(learner, records, reward, settings, seed):
+    """[(record, completion, reward(completion, record))]: what the policy says at temperature 1."""
+    from playground import generation
+
+    prompts = [record["prompt"] for record in records]
+    sampled = generation.generate(learner.policy, learner.tokenizer, prompts, settings, temperature=1.0, seed=seed)
+    return [(record, done, reward(done, record)) for record, done in zip(records, sampled, strict=True)]
+
+
+def lay_out(learner, answers, kl_coef, ppo):
+    """(rollout, what to watch): the answers' token ids and, for each token of a completion, what the policy, the
+    reference and the value head said of it before any step, its advantage and its return."""
     import torch
 
-    from playground import generation, models
-
-    ppo = settings["ppo"]
-    prompts = [record["prompt"] for record in records]
-    completions = generation.generate(policy, tokenizer, prompts, settings, temperature=1.0, seed=seed)
-    scores = torch.tensor([reward_of(done, row, tools) for done, row in zip(completions, records, strict=True)])
-    encoded = [toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts]
-    batch = collate(encoded, [c.token_ids for c in completions], tokenizer.pad_token_id, policy.device)
-    mask = batch["completion_mask"]
-    with torch.no_grad(), models.in_memory("ppo.rollouts", ppo["rollouts"]):
-        log_probs, _, values = evaluate_tokens(policy, batch, value_head)
-        reference_log_probs, _, _ = evaluate_tokens(reference, batch)
+    device, rows = learner.accelerator.device, range(len(answers))
+    prompts = [toolbox.encode_prompt(record["prompt"], learner.tokenizer) for record, _, _ in answers]
+    completions = [completion.token_ids for _, completion, _ in answers]
+    lengths = torch.tensor([len(ids) for ids in completions], device=device)
+    mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
+    log_probs, reference_log_probs, values = (torch.zeros_like(mask) for _ in range(3))
+    rollout = {"prompts": prompts, "completions": completions}
+    with torch.no_grad():
+        for part, batch in learner.minibatches(rollout, rows, ppo["minibatch_size"]):
+            columns = list(part), slice(batch["completion_ids"].shape[1])
+            log_probs[columns], _, values[columns] = evaluate_tokens(learner.policy, batch, learner.critic)
+            with nullcontext() if learner.reference else learner.policy.disable_adapter():
+                reference_log_probs[columns], _, _ = evaluate_tokens(learner.reference or learner.policy, batch)
     kl = (log_probs - reference_log_probs) * mask
-    rewards = -ppo["kl_coef"] * kl
-    last = mask.sum(dim=1).long() - 1
-    rewards[torch.arange(len(records)), last] += scores.to(rewards.device)
-    advantages = estimate_advantages(rewards, values * mask, mask, ppo["gamma"], ppo["gae_lambda"])
+    rewards = -kl_coef * kl
+    rewards[rows, lengths - 1] += torch.tensor([parts["mean"] for _, _, parts in answers], device=device)
+    advantages = estimate_advantages(rewards, values, mask, ppo["gamma"], ppo["gae_lambda"])
     returns = advantages + values
-    mean = masked_mean(advantages, mask)
-    deviation = masked_mean((advantages - mean) ** 2, mask).sqrt()
-    whitened = (advantages - mean) / (deviation + 1e-8)
-    watched = {
-        "reward": scores.mean().item(),
+    rollout |= {"log_probs": log_probs, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
+    return rollout, {
         "kl": kl.sum(dim=1).mean().item(),
+        "explained_variance": explained_variance(values, returns, mask),
         "response_length": mask.sum(dim=1).mean().item(),
     }
-    return {**batch, "log_probs": log_probs, "values": values, "advantages": whitened, "returns": returns}, watched
+
+
+def improve(learner, rollout, ppo, rng):
+    """Some epochs of shuffled minibatches on one rollout; returns the means of what `ppo_loss` watches.
+
+    Ends after the epoch that has moved the policy by more than `ppo.target_kl`. Raises FloatingPointError for a loss
+    or gradient that is not a number, before it reaches the weights.
+    """
+    import torch
+
+    watched, count = [], len(rollout["prompts"])
+    for _ in range(ppo["epochs"]):
+        epoch = []
+        for _, batch in learner.minibatches(rollout, rng.sample(range(count), count), ppo["minibatch_size"]):
+            loss, seen = ppo_loss(*evaluate_tokens(learner.policy, batch, learner.critic), batch, ppo)
+            learner.optimizer.zero_grad()
+            learner.accelerator.backward(loss)
+            norm = learner.accelerator.clip_grad_norm_(learner.parameters(), ppo["max_grad_norm"])
+            if not torch.isfinite(loss + norm):
+                raise FloatingPointError
+            learner.optimizer.step()
+            epoch.append(seen)
+        watched += epoch
+        if ppo["target_kl"] and mean(seen["approx_kl"] for seen in epoch) > ppo["target_kl"]:
+            break
+    return {name: mean(seen[name] for seen in watched) for name in watched[0]}
+
+
+def update_policy(learner, records, reward, settings, kl_coef, rng):
+    """One update on the answers to `records`: (its row for the log, the answers).
+
+    Where all rewards are the same, there is nothing to learn from, and whitening would only blow up the noise of the
+    values: the update is left out, and marked.
+    """
+    ppo, begin = settings["ppo"], time.time()
+    answers = sample_answers(learner, records, reward, settings, seed=rng.getrandbits(32))
+    rewards = [parts for _, _, parts in answers]
+    names = dict.fromkeys(name for parts in rewards for name in parts)
+    row = {f"reward/{name}": mean(parts[name] for parts in rewards if name in parts) for name in names}
+    row |= {"kl_coef": kl_coef, "constant_reward": len({parts["mean"] for parts in rewards}) < 2}
+    if not row["constant_reward"]:
+        rollout, watched = lay_out(learner, answers, kl_coef, ppo)
+        row |= watched | improve(learner, rollout, ppo, rng)
+        row["tokens"] = sum(map(len, rollout["prompts"])) + sum(map(len, rollout["completions"]))
+        row["tokens_per_second"] = row["tokens"] / (time.time() - begin)
+    return row, answers
+
+
+def train(learner, pools, reward, validate, settings, artifact, track=lambda row, update: None):
+    """All updates from the last checkpoint on; the best model so far is artifact/"model". Returns the progress.
+
+    pools: [(records, how many of them an update answers)]; validate() gives the metrics and "reward" on validation.
+    """
+    from tqdm import tqdm
+
+    ppo, checkpoint = settings["ppo"], artifact / "checkpoint-last.pt"
+    progress = learner.restore(checkpoint)
+    if progress is None:
+        progress = {"update": 0, "kl_coef": ppo["kl_coef"], "collapsed": 0, "seconds": 0.0, "log": []}
+        progress["validations"] = [{"update": 0, **validate()}]
+        models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+    validations, log = progress["validations"], progress["log"]
+    bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
+    while progress["update"] < ppo["updates"] and progress["collapsed"] < ppo["patience"]:
+        update, begin = progress["update"] + 1, time.time()
+        rng = random.Random(f"{settings['seed']} {update}")
+        records = [record for pool, count in pools for record in rng.sample(pool, min(count, len(pool)))]
+        try:
+            row, answers = update_policy(learner, records, reward, settings, progress["kl_coef"], rng)
+        except FloatingPointError:
+            raise UserError(f"update {update}: the loss is not a number: lower ppo.learning_rate; the best model until "
+                            f"then is in {artifact / 'model'}.") from None  # fmt: skip
+        log.append({"update": update, **row})
+        track(row, update)
+        progress["update"] = update
+        if not row["constant_reward"]:
+            progress["kl_coef"] = adapt_kl_coef(progress["kl_coef"], row["kl"], ppo)
+            bar.set_postfix(reward=f"{row['reward/mean']:.2f}", kl=f"{row['kl']:.2f}")
+        bar.update()
+        if update % ppo["show_every"] == 0:
+            tqdm.write(report.sampled_answers(f"update {update}", answers[:SHOWN]))
+        due = update % ppo["validate_every"] == 0 or update == ppo["updates"]
+        if due:
+            validations.append({"update": update, **validate()})
+            if validations[-1]["reward"] > max(row["reward"] for row in validations[:-1]):
+                models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+            gone = row.get("kl", 0) > ppo["kl_bound"] or validations[-1]["reward"] < validations[0]["reward"]
+            progress["collapsed"] = progress["collapsed"] + 1 if gone else 0
+        progress["seconds"] += time.time() - begin
+        if due or update % ppo["checkpoint_every"] == 0:
+            learner.save(checkpoint, progress)
+    bar.close()
+    return progress
 
 
 def main():
@@ -162,83 +239,65 @@ def main():
     artifacts.lock(settings)
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
-    train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
-    tools = toolbox.load_tools(paths["tools.json"])
-    pool = artifacts.read_requests(settings["output_dir"])
-    sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
+    train_records, validation = (artifacts.read_records(paths[name]) for name in ("train.jsonl", "val.jsonl"))
+    tools, pool = toolbox.load_tools(paths["tools.json"]), artifacts.read_requests(settings["output_dir"])
+    ppo = settings["ppo"]
+    start_manifest = artifacts.require(settings["output_dir"], ppo["start"])
 
-    import torch
-    from tqdm import trange
+    from playground import generation
 
-    from playground import generation, models, report
+    learner, base = load_learner(settings, ppo["start"], paths["tools.json"])
+    fitting = [generation.leave_out_long(rows, learner.tokenizer, learner.policy, settings)
+               for rows in (pool, train_records)]  # fmt: skip
+    without = min(round(ppo["rollouts"] * ppo["unlabelled_share"]), len(fitting[0]))
+    pools = list(zip(fitting, (without, ppo["rollouts"] - without), strict=True))
 
-    tokenizer, policy, base = models.load_checkpoint(settings, "03_finetune")
-    _, reference, _ = models.load_checkpoint(settings, "03_finetune")
-    ppo, rng = settings["ppo"], random.Random(settings["seed"])
-    torch.manual_seed(settings["seed"])
-    value_head = torch.nn.Linear(policy.config.hidden_size, 1).to(policy.device)
-    torch.nn.init.zeros_(value_head.weight)
-    parameters = [p for p in policy.parameters() if p.requires_grad] + list(value_head.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=ppo["learning_rate"], eps=1e-5)
+    checker = checking.Checker(train_records, tools)
+
+    def reward(completion, record):
+        return reward_of(completion, record, tools, checker, ppo["reward"])
 
     def validate():
-        completions = generation.generate(policy, tokenizer, [row["prompt"] for row in validation], settings)
-        return scoring.summarize(scoring.judge(completions, validation, tools))
+        prompts = [record["prompt"] for record in validation]
+        completions = generation.generate(learner.policy, learner.tokenizer, prompts, settings)
+        rewards = [reward(*answered)["mean"] for answered in zip(completions, validation, strict=True)]
+        return {"reward": mean(rewards), **scoring.summarize(scoring.judge(completions, validation, tools))}
 
-    train, pool = (generation.leave_out_long(rows, tokenizer, policy, settings) for rows in (train, pool))
+    inputs = [*paths.values(), *artifacts.requests_file(settings["output_dir"]), start_manifest]
     with (
-        artifacts.stage(settings, STAGE, inputs=[*paths.values(), sft_manifest], base_model=base) as artifact,
+        artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
         models.in_memory("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
-        before = best = validate()
-        policy.save_pretrained(artifact / "model")
-        log, tokens, begin = [], 0, time.time()
-        for update in (bar := trange(1, ppo["updates"] + 1, desc="PPO")):
-            without = min(round(ppo["rollouts"] * ppo["unlabelled_share"]), len(pool))
-            records = rng.sample(pool, without) + rng.sample(train, min(ppo["rollouts"] - without, len(train)))
-            rollout, watched = roll_out(policy, reference, value_head, tokenizer, records, tools, settings, seed=update)
-            tokens += int(rollout["attention_mask"].sum())
-            for _ in range(ppo["epochs"]):
-                order = rng.sample(range(len(records)), len(records))
-                for first in range(0, len(order), ppo["minibatch_size"]):
-                    rows = order[first : first + ppo["minibatch_size"]]
-                    minibatch = {name: tensor[rows] for name, tensor in rollout.items()}
-                    loss, losses = ppo_loss(*evaluate_tokens(policy, minibatch, value_head), minibatch, ppo)
-                    if not torch.isfinite(loss):
-                        raise UserError(f"the loss is not a number at update {update}: lower ppo.learning_rate.")
-                    optimizer.zero_grad()
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(parameters, ppo["max_grad_norm"])
-                    optimizer.step()
-            row = {"update": update, **watched, **losses}
-            if update % ppo["validate_every"] == 0 or update == ppo["updates"]:
-                validated = validate()
-                row["validation"] = validated
-                if validated["exact_call"] > best["exact_call"]:
-                    best = validated
-                    policy.save_pretrained(artifact / "model")
-            log.append(row)
-            track(row, update)
-            bar.set_postfix(reward=f"{row['reward']:.2f}", kl=f"{row['kl']:.2f}")
-        seconds = time.time() - begin
-        tokenizer.save_pretrained(artifact / "model")
-        artifacts.write_jsonl(artifact / "log.jsonl", log)
+        progress = train(learner, pools, reward, validate, settings, artifact, track)
+        log, validations = progress["log"], progress["validations"]
+        before, best = validations[0], max(validations, key=lambda row: row["reward"])  # the first of equals
+        constant = sum(row["constant_reward"] for row in log)
         artifacts.write_json(artifact / "metrics.json", {
             "validation_before": before,
             "validation_after": best,
-            "train_seconds": seconds,
-            "tokens_per_second": tokens / seconds,
+            "updates": progress["update"],
+            "constant_rewards": constant,
+            "train_seconds": progress["seconds"],
+            "tokens_per_second": sum(row.get("tokens", 0) for row in log) / progress["seconds"],
             "peak_memory_mb": models.peak_memory_mb(),
         })  # fmt: skip
-        report.plot_curves(artifact / "ppo.png", {
-            name: [(row["update"], row[name]) for row in log] for name in ("reward", "kl", "entropy", "value_loss")
-        }, "update")  # fmt: skip
-        artifact.facts.update(device=str(policy.device), dtype="float32")
+        artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
+        names = dict.fromkeys(name for row in log for name in row if name not in UNPLOTTED)
+        curves = {name: [(row["update"], row[name]) for row in log if name in row] for name in names}
+        curves["reward on validation"] = [(row["update"], row["reward"]) for row in validations]
+        report.plot_curves(artifact / "ppo.png", curves, "update")
+        artifact.facts.update(device=str(learner.policy.device), dtype="float32")
 
-    helped = best["exact_call"] > before["exact_call"]
-    print(f"Exact calls on validation: {before['exact_call']:.1%} before, {best['exact_call']:.1%} after, "
-          f"in {seconds:.0f} s." + ("" if helped else " PPO did not help here: the SFT model is kept."))  # fmt: skip
+    if constant:
+        print(f"In {constant} of {len(log)} updates all rewards were the same: nothing to learn from, left out.")
+    if progress["update"] < ppo["updates"]:
+        print(f"Stopped at update {progress['update']}: in the last {ppo['patience']} validations kl was over "
+              f"{ppo['kl_bound']} or the reward under the start's.")  # fmt: skip
+    print(f"On validation: reward {before['reward']:.3f} before, {best['reward']:.3f} after; exact calls "
+          f"{before['exact_call']:.1%} before, {best['exact_call']:.1%} after; in {progress['seconds']:.0f} s. "
+          + (f"Update {best['update']} is kept." if best is not before else
+             f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
     print(f"Written: {artifact.final}. Next: python 08_evaluate.py")
 
 

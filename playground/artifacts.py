@@ -103,10 +103,15 @@ def _whole(path):
     new.replace(path)
 
 
+def requests_file(output_dir):
+    """[the file of requests without labels that stage 02 wrote], [] where its source has none."""
+    path = Path(output_dir) / "02_create_dataset" / "rl.jsonl"
+    return [path] if path.exists() else []
+
+
 def read_requests(output_dir):
     """The requests without labels that stage 02 wrote (rl.jsonl), [] where its source has none."""
-    path = Path(output_dir) / "02_create_dataset" / "rl.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [row for path in requests_file(output_dir) for row in read_jsonl(path)]
 
 
 def read_records(path):

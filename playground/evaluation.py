@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from playground import artifacts, scoring, statistics
+from playground import artifacts, generation, scoring, statistics
 from playground.artifacts import UserError
 
 SAME = ("split", "decoding", "sampling")  # with these and the three hashes below, outputs are the same
@@ -36,6 +36,14 @@ def hash_settings(settings, tool_file):
         used += [evaluate[key] for key in keys]
         hashes[sampling] = hashlib.sha256(json.dumps(used).encode()).hexdigest()
     return hashes
+
+
+def validate(model, tokenizer, records, tools, settings):
+    """The metrics of a model's answers to a training stage's validation records, decoded as the recipe says."""
+    was_training = model.training
+    completions = generation.generate(model.eval(), tokenizer, [row["prompt"] for row in records], settings)
+    model.train(was_training)
+    return scoring.summarize(scoring.judge(completions, records, tools))
 
 
 class Predictions:

@@ -1,6 +1,7 @@
 """Base models and checkpoints: where they come from, what they run on, in which numbers."""
 
 import contextlib
+import copy
 import ctypes
 import re
 import sys
@@ -8,7 +9,7 @@ import threading
 import warnings
 from pathlib import Path
 
-from playground.artifacts import UserError, read_manifest, require
+from playground.artifacts import UserError, read_manifest, require, sha256
 
 DEFAULT = "distilgpt2"
 EMBEDDED = Path(__file__).parents[1] / "base_model"
@@ -97,6 +98,33 @@ def load_checkpoint(recipe, stage):
     base = find_base(read_manifest(recipe["output_dir"], stage)["base_model"]["name"])
     path = require(recipe["output_dir"], stage, "model")
     return load_tokenizer(path, recipe), load_model(path, recipe, base["path"]), base
+
+
+def load_start(recipe, stage, tool_file):
+    """(tokenizer, model, base) of the stage that another goes on training from; the model is whole.
+
+    A LoRA adapter is merged into the weights and recipe["model"]["use_lora"] set: a new adapter goes on top, and
+    switched off it leaves the model that the training started from. Raises UserError where the stage was trained
+    for other tools than those in tool_file.
+    """
+    manifest = read_manifest(recipe["output_dir"], stage)
+    trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]
+    if trained_for != [sha256(tool_file)]:
+        raise UserError(f"{Path(recipe['output_dir'], stage)} was trained for other tools than those of {tool_file}: "
+                        f"run `python {stage}.py` again.")  # fmt: skip
+    tokenizer, model, base = load_checkpoint(recipe, stage)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload().requires_grad_(True)
+    recipe["model"]["use_lora"] |= manifest["recipe"]["model"]["use_lora"]
+    return tokenizer, model, base
+
+
+def save_whole(model, tokenizer, folder):
+    """Save model and tokenizer so that `folder` needs no other: an adapter is merged into a copy of the weights."""
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def load_model(path, recipe, base_path=None):
@@ -220,12 +248,12 @@ def in_memory(key, batch_size):
         raise UserError(f"out of memory with {key}={batch_size}: {advice}.") from None
 
 
-def add_lora(model, recipe):
-    """The model with trainable low-rank adapters on the layers that the recipe names."""
-    from peft import LoraConfig, get_peft_model
+def lora_config(model, recipe):
+    """PEFT's configuration of trainable low-rank adapters on the layers that the recipe names."""
+    from peft import LoraConfig
 
     settings = recipe["model"]
-    config = LoraConfig(
+    return LoraConfig(
         r=settings["lora_rank"],
         lora_alpha=settings["lora_alpha"],
         target_modules=settings["lora_targets"],
@@ -233,7 +261,13 @@ def add_lora(model, recipe):
         fan_in_fan_out=model.config.model_type == "gpt2",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+
+
+def add_lora(model, recipe):
+    """The model with those adapters on it."""
+    from peft import get_peft_model
+
+    return get_peft_model(model, lora_config(model, recipe))
 
 
 def keep_freed_memory():

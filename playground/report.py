@@ -1,5 +1,6 @@
 """Plots, tables and Markdown: how the stages show what they measured."""
 
+import math
 from pathlib import Path
 
 from playground import artifacts
@@ -31,14 +32,24 @@ def printable(text):
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def sampled_answers(title, answers):
+    """Some (record, completion, {component: reward}) as lines for the terminal: request, answer, what it earned."""
+    lines = [f"\n{title}, sampled:"]
+    for record, completion, parts in answers:
+        earned = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
+        lines += [f"  {line}" for line in record["prompt"].split("\n")]
+        lines += [f"  -> {completion.text.strip()}", f"     {earned}"]
+    return printable("\n".join(lines))
+
+
 # ---- plots; Figure rather than pyplot, which keeps every figure and picks a window system
 
 
-def _figure(width, height, columns=1):
+def _figure(width, height, columns=1, rows=1):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return figure, figure.subplots(rows, columns, squeeze=False).flatten()
 
 
 def save(figure, path):
@@ -46,9 +57,13 @@ def save(figure, path):
 
 
 def draw_curves(curves, x_label):
-    """One panel for each curve: {name: [(x, y), ...]}."""
-    figure, axes = _figure(4.2 * len(curves), 3.2, len(curves))
-    for axis, (name, points) in zip(axes, curves.items(), strict=True):
+    """One panel for each curve, {name: [(x, y), ...]}, at most four side by side."""
+    curves = {name: points for name, points in curves.items() if points}
+    columns, rows = min(4, len(curves)), math.ceil(len(curves) / 4)
+    figure, axes = _figure(4.2 * columns, 3.2 * rows, columns, rows)
+    for axis in axes[len(curves) :]:
+        axis.remove()
+    for axis, (name, points) in zip(axes, curves.items(), strict=False):
         axis.plot(*zip(*points, strict=True), color=COLOURS["sft"], marker="." if len(points) < 30 else None)
         axis.set(xlabel=x_label, title=name)
         axis.grid(alpha=0.3)

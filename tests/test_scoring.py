@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tools as toolbox
-from playground import checking, scoring, sources, statistics
+from playground import scoring, sources, statistics
 from playground.sources import templates
 
 TOOLS = toolbox.load_tools()
@@ -260,35 +260,3 @@ def test_confusion_precision_and_recall():
     rates = statistics.precision_recall(matrix)
     assert rates["send_email"] == {"precision": 1.0, "recall": 0.5, "n": 2}
     assert rates["calculator"] == {"precision": 0.5, "recall": 0.5, "n": 2}
-
-
-@pytest.mark.parametrize(
-    ("prompt", "call", "grounded"),
-    [
-        ("Weather in São Paulo?", {"tool": "get_weather", "args": {"city": "São Paulo"}}, 1.0),
-        ("Weather in São Paulo?", {"tool": "get_weather", "args": {"city": "São Pablo"}}, 0.5),
-        ("Weather in São Paulo?", {"tool": "get_weather", "args": {"city": "Weather in São Paulo?"}}, 0.0),
-        ("what is 17*23", {"tool": "calculator", "args": {"expression": "17 * 23"}}, 1.0),
-        ("what is half of 9", {"tool": "calculator", "args": {"expression": "9 / 2"}}, 1.0),
-        ("what is 17*23", {"tool": "calculator", "args": {"expression": "17 * 24"}}, 0.5),
-        ("email a@b.co about tea", {"tool": "send_email", "args": {"to": "a@b.co", "subject": "tea"}}, 1.0),
-        (
-            "email a@b.co about tea",
-            {"tool": "send_email", "args": {"to": "a@b.co", "subject": "a@b.co about tea"}},
-            0.5,
-        ),
-        ("search b12", {"tool": "search_web", "args": {"query": "b12"}}, 1.0),
-        ("search b12", {"tool": "search_web", "args": {"query": "b13"}}, 0.0),
-        ("Hello!", {"tool": "respond", "args": {"message": "Hello! How can I help?"}}, 1.0),
-    ],
-)
-def test_without_a_label_arguments_must_come_from_the_request_and_not_be_all_of_it(prompt, call, grounded):
-    checks = checking.label_free(json.dumps(call), prompt, TOOLS)
-    assert checks == {"schema_validity": 1.0, "executes": 1.0, "grounded": pytest.approx(grounded)}
-
-
-def test_without_a_label_each_check_needs_the_one_before_it():
-    fails = {"not JSON": "hello", "no such tool": '{"tool": "dance", "args": {}}'}
-    assert {tuple(checking.label_free(text, "dance", TOOLS).values()) for text in fails.values()} == {(0.0, 0.0, 0.0)}
-    infinite = '{"tool": "calculator", "args": {"expression": "1 / 0"}}'
-    assert list(checking.label_free(infinite, "1 / 0", TOOLS).values()) == [1.0, 0.0, 0.0]

@@ -40,8 +40,8 @@ def metrics(output_dir, stage):
     return json.loads((output_dir / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
-def model_hashes(output_dir):
-    outputs = artifacts.read_manifest(output_dir, "03_finetune")["outputs"]
+def model_hashes(output_dir, stage="03_finetune"):
+    outputs = artifacts.read_manifest(output_dir, stage)["outputs"]
     return {name: digest for name, digest in outputs.items() if name.startswith("model/")}
 
 
@@ -265,6 +265,53 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_is_one_sentence(sequence, tm
     assert not (tmp_path / "03_finetune").exists()
 
 
+@pytest.mark.parametrize(
+    ("stage", "left"), [("06_dpo", "checkpoint-2/trainer_state.json"), ("07_ppo", "checkpoint-last.pt")]
+)
+def test_a_killed_dpo_or_ppo_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, stage, left):
+    for made in ("02_create_dataset", "03_finetune"):
+        shutil.copytree(sequence[0] / made, tmp_path / made)
+    with subprocess.Popen(command(stage, tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        partial, deadline = tmp_path / f"{stage}.partial", time.time() + 120
+        while not (partial / left).exists() and time.time() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert (partial / left).exists() and not (tmp_path / stage).exists()
+    run(stage, tmp_path)
+    assert model_hashes(tmp_path, stage) == model_hashes(sequence[0], stage)
+    logs = [artifacts.read_jsonl(folder / stage / "log.jsonl") for folder in (tmp_path, sequence[0])]
+    for row in (row for log in logs for row in log):
+        row.pop("tokens_per_second", None)
+    assert logs[0] == logs[1]
+
+
+def test_the_pairs_name_their_kind_and_source_and_trl_prints_no_dicts(sequence):
+    pairs = artifacts.read_jsonl(sequence[0] / "06_dpo" / "pairs.jsonl")
+    assert len(pairs) >= 8
+    assert {pair["source"] for pair in pairs} <= {"sampled, labelled", "sampled, without label", "hard negative"}
+    assert len({(pair["id"], pair["kind"]) for pair in pairs}) == len(pairs)
+    done = sequence[1]["06_dpo"]
+    assert "{" not in done.stdout + done.stderr
+
+
+def test_ppo_logs_what_a_practitioner_watches_and_shows_its_answers(sequence):
+    log = artifacts.read_jsonl(sequence[0] / "07_ppo" / "log.jsonl")
+    watched = "kl kl_coef approx_kl clipfrac policy_loss value_loss entropy explained_variance response_length"
+    assert {"reward/mean", "reward/format", "tokens_per_second", *watched.split()} <= set().union(*log)
+    assert "update 1, sampled:" in sequence[1]["07_ppo"].stdout
+
+
+@pytest.mark.parametrize("stage", ["06_dpo", "07_ppo"])
+def test_a_model_of_other_tools_is_refused(sequence, tmp_path, stage):
+    for made in ("02_create_dataset", "03_finetune"):
+        shutil.copytree(sequence[0] / made, tmp_path / made)
+    tools = tmp_path / "02_create_dataset" / "tools.json"
+    tools.write_text(tools.read_text().replace("send_email", "send_mail"))
+    done = run(stage, tmp_path, status=2)
+    assert "03_finetune was trained for other tools" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("stage", STAGES[2:])
 def test_a_stage_without_its_input_names_the_script_that_makes_it(stage, tmp_path):
     done = run(stage, tmp_path, status=2)
@@ -314,6 +361,12 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     assert "adapter_model.safetensors" in names
     assert "model.safetensors" not in names
     run("04_inference", tmp_path, "--prompt", "Hello!")
+    run("06_dpo", tmp_path)
+    first = artifacts.read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
+    assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
+    run("07_ppo", tmp_path, "--set", "ppo.start=06_dpo", "--set", "ppo.value_trunk=own")
+    assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]
+    assert (tmp_path / "07_ppo" / "model" / "model.safetensors").exists()  # whole: the adapters are merged
 
 
 @pytest.mark.slow

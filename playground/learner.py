@@ -1,0 +1,165 @@
+"""What PPO works on and keeps: the models, rows of tokens padded for them, and checkpoints to go on from."""
+
+import copy
+import os
+from dataclasses import dataclass
+
+from playground import models
+from playground.generation import positions
+
+
+@dataclass
+class Learner:
+    """The policy and what trains it.
+
+    reference: the frozen model that training started from; None with LoRA, where it is the policy with its adapter
+    off. critic: a torch ModuleDict with the value "head" and, unless it shares the policy's, a "trunk" of its own.
+    """
+
+    policy: object
+    reference: object
+    critic: object
+    tokenizer: object
+    optimizer: object
+    accelerator: object
+
+    def parameters(self):
+        """The trainable ones of policy and critic."""
+        modules = (self.policy, self.critic)
+        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+
+    def minibatches(self, rollout, order, size):
+        """Yield (rows, batch): `size` rows of a rollout at a time, padded no further than these rows need.
+
+        rollout: {"prompts", "completions"} as lists of token ids, and tensors (rows, T) under other names; a batch has
+        `collate`'s tensors and these, cut to its own T.
+        """
+        for first in range(0, len(order), size):
+            rows = order[first : first + size]
+            prompts, completions = ([rollout[name][row] for row in rows] for name in ("prompts", "completions"))
+            batch = collate(prompts, completions, self.tokenizer.pad_token_id, self.accelerator.device)
+            length = batch["completion_ids"].shape[1]
+            tensors = {name: rows_of for name, rows_of in rollout.items() if name not in ("prompts", "completions")}
+            yield rows, batch | {name: tensor[rows, :length] for name, tensor in tensors.items()}
+
+    def save(self, path, progress):
+        """Write what the next update needs into one file that is whole or not there; progress: plain values."""
+        import torch
+
+        trained = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
+        state = {"policy": trained, "critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
+        written = path.with_suffix(".new")
+        with written.open("wb") as file:
+            torch.save({**state, "progress": progress}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(path)
+
+    def restore(self, path):
+        """The progress that the checkpoint at `path` holds, its weights put in place; None where there is none."""
+        import torch
+
+        if not path.exists():
+            return None
+        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        self.policy.load_state_dict(state["policy"], strict=False)  # all that is trained; the rest never changes
+        self.critic.load_state_dict(state["critic"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return state["progress"]
+
+
+def load_learner(settings, stage, tool_file):
+    """(Learner, base) on the model of `stage`, dropout off. Raises UserError where it was trained for other tools."""
+    tokenizer, policy, base = models.load_start(settings, stage, tool_file)
+    reference = None
+    if settings["model"]["use_lora"]:
+        critic = new_critic(policy, settings["ppo"]["value_trunk"])
+        policy = models.add_lora(policy, settings)
+    else:
+        critic = new_critic(policy, settings["ppo"]["value_trunk"])
+        reference = copy.deepcopy(policy).requires_grad_(False)
+    return prepare(policy.eval(), reference, critic.eval(), tokenizer, settings["ppo"]["learning_rate"]), base
+
+
+def new_critic(policy, trunk):
+    """A value head that says 0 to everything; trunk: "shared" with the policy, or "own", a copy of the policy's."""
+    import torch
+
+    critic = torch.nn.ModuleDict({"head": torch.nn.Linear(policy.config.hidden_size, 1)})
+    torch.nn.init.zeros_(critic["head"].weight)
+    torch.nn.init.zeros_(critic["head"].bias)
+    if trunk == "own":
+        critic["trunk"] = copy.deepcopy(policy.base_model)
+    return critic
+
+
+def prepare(policy, reference, critic, tokenizer, learning_rate):
+    """A Learner whose models and optimizer accelerate has put in place.
+
+    In float32 everywhere: what half precision rounds off is as large as the log-ratios that PPO works with.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    learner = Learner(policy, reference, critic, tokenizer, None, Accelerator(cpu=policy.device.type == "cpu"))
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, eps=1e-5, weight_decay=0.0)
+    learner.policy, learner.critic, learner.optimizer = learner.accelerator.prepare(policy, critic, optimizer)
+    return learner
+
+
+def collate(prompts, completions, pad_token_id, device):
+    """Prompts padded on the left, completions on the right, so that completions share their T columns.
+
+    Returns input_ids and attention_mask (rows, width), completion_ids and completion_mask (rows, T).
+    """
+    import torch
+
+    width, length = max(map(len, prompts)), max(map(len, completions))
+    ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c))
+           for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
+    mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (length - len(c))
+            for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
+    ids, mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    return {"input_ids": ids, "attention_mask": mask,
+            "completion_ids": ids[:, width:], "completion_mask": mask[:, width:].float()}  # fmt: skip
+
+
+def evaluate_tokens(model, batch, critic=None):
+    """Log-probabilities (rows, T) of the completion tokens, the distribution's entropy, and the values (rows, T).
+
+    The last two are None without a critic: its value head reads the policy's hidden states, or those of its own trunk.
+    """
+    import torch
+
+    length = batch["completion_ids"].shape[1]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs |= positions(model, batch["attention_mask"], batch["input_ids"].shape[1])
+    outputs = model(**inputs, output_hidden_states=critic is not None, use_cache=False, logits_to_keep=length + 1)
+    logits = outputs.logits[:, :-1].float()  # (rows, T, vocabulary): a token is predicted in the column before it
+    normalizer = logits.logsumexp(dim=-1)
+    log_probs = logits.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2) - normalizer
+    if critic is None:
+        return log_probs, None, None
+    entropy = normalizer - (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
+    own = "trunk" in critic
+    hidden = critic["trunk"](**inputs, use_cache=False).last_hidden_state if own else outputs.hidden_states[-1]
+    values = critic["head"](hidden[:, -length - 1 : -1].float()).squeeze(2)
+    return log_probs, entropy, values
+
+
+def masked_mean(tensor, mask):
+    return (tensor * mask).sum() / mask.sum()
+
+
+def masked_variance(tensor, mask):
+    return masked_mean((tensor - masked_mean(tensor, mask)) ** 2, mask)
+
+
+def whiten(tensor, mask):
+    """The tensor shifted and scaled to mean 0 and variance 1 over the tokens where mask is 1."""
+    return (tensor - masked_mean(tensor, mask)) / (masked_variance(tensor, mask) + 1e-8).sqrt()
+
+
+def explained_variance(values, returns, mask):
+    """1 for a value head that knows every return, 0 for one that knows no more than their mean."""
+    return 1 - (masked_variance(returns - values, mask) / masked_variance(returns, mask)).item()

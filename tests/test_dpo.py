@@ -1,0 +1,105 @@
+"""Stage 06's preference pairs: what is chosen over what, and why."""
+
+import importlib
+import json
+import random
+from types import SimpleNamespace
+
+import pytest
+
+import tools as toolbox
+from playground import negatives, recipe
+from playground.checking import Checker
+from playground.generation import Completion
+
+stage = importlib.import_module("06_dpo")
+TOOLS = toolbox.load_tools()
+RIGHT = '{"tool": "get_weather", "args": {"city": "Oslo"}}'
+FAILING = '{"tool": "calculator", "args": {"expression": "1 / 0"}}'
+WRONG = '{"tool": "get_weather", "args": {"city": "Paris"}}'
+RECORD = {"id": "t-1", "prompt": "Weather in Oslo?", "completion": RIGHT}
+CHECKER = Checker([RECORD], TOOLS)
+REQUEST = {"id": "rl-1", "prompt": "Weather in Oslo?"}
+
+
+def samples(*texts):
+    return [Completion(text, [i], True, 1) for i, text in enumerate(texts)]
+
+
+def test_each_wrong_sample_of_a_labelled_request_is_rejected_for_the_label():
+    pairs = list(stage.find_mistakes(RECORD, samples(RIGHT, WRONG, "Sunny.", RIGHT), TOOLS))
+    assert [(pair["kind"], pair["rejected"], pair["rejected_ids"]) for pair in pairs] == [
+        ("wrong value", WRONG, [1]),
+        ("prose", "Sunny.", [2]),
+    ]
+    assert {(pair["chosen"], pair["source"]) for pair in pairs} == {(RIGHT, "sampled, labelled")}
+
+
+def test_without_a_label_what_two_samples_say_and_the_checks_like_best_is_chosen_over_the_worst():
+    (pair,) = stage.rank_samples(REQUEST, samples(WRONG, RIGHT, "Sunny.", RIGHT), CHECKER)
+    assert (pair["chosen"], pair["rejected"], pair["kind"]) == (RIGHT, "Sunny.", "not format_correctness")
+    assert pair["source"] == "sampled, without label"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (RIGHT, RIGHT, RIGHT),  # nothing is wrong
+        (RIGHT, WRONG, "Sunny."),  # nobody repeats it
+        (FAILING, FAILING, "Sunny."),  # it does not execute
+    ],
+)
+def test_without_a_label_doubt_gives_no_pair(texts):
+    assert list(stage.rank_samples(REQUEST, samples(*texts), CHECKER)) == []
+
+
+def collect(monkeypatch, drawn, **dpo):
+    """collect_pairs with samples that are told: drawn(temperature) gives those of every request."""
+    settings = recipe.load()
+    settings["dpo"] |= dpo
+    records = [
+        {**RECORD, "id": f"t-{i}", "completion": RIGHT.replace("Oslo", city), "prompt": f"Weather in {city}?"}
+        for i, city in enumerate(("Oslo", "Rome", "Lima"))
+    ]
+
+    def draw(model, tokenizer, rows, settings, temperature, progress):
+        return [(row, samples(*drawn(row, temperature))) for row in rows]
+
+    monkeypatch.setattr(stage, "draw_samples", draw)
+    tokenizer = SimpleNamespace(chat_template="x", eos_token_id=0)
+    monkeypatch.setattr(toolbox, "encode_completion", lambda text, _: [len(text)])
+    return stage.collect_pairs(None, tokenizer, records, [], TOOLS, CHECKER, settings)
+
+
+def test_there_is_one_pair_for_each_request_and_kind_of_mistake(monkeypatch):
+    pairs = collect(monkeypatch, lambda row, _: [WRONG, WRONG, "Sunny.", row["completion"]], min_pairs=6)
+    assert sorted((pair["id"], pair["kind"]) for pair in pairs) == [
+        (f"t-{i}", kind) for i in range(3) for kind in ("prose", "wrong value")
+    ]
+
+
+def test_with_too_few_mistakes_the_temperature_is_raised_once_and_it_is_said(monkeypatch, capsys):
+    asked = []
+
+    def drawn(row, temperature):
+        asked.append(temperature)
+        return [WRONG if temperature > 1 else row["completion"]]
+
+    pairs = collect(monkeypatch, drawn, min_pairs=3)
+    assert asked == [1.0] * 3 + [1.5] * 3
+    assert [pair["kind"] for pair in pairs] == ["wrong value"] * 3
+    assert "0 pairs at temperature 1.0" in capsys.readouterr().out
+
+
+def test_hard_negatives_fill_up_and_are_marked(monkeypatch):
+    pairs = collect(monkeypatch, lambda row, _: [row["completion"]], min_pairs=2)
+    assert [(pair["kind"], pair["source"]) for pair in pairs] == [("hard negative", "hard negative")] * 2
+    for pair in pairs:
+        chosen, rejected = (json.loads(pair[side]) for side in ("chosen", "rejected"))
+        assert chosen["tool"] == rejected["tool"] and chosen["args"].keys() == rejected["args"].keys()
+        assert chosen["args"] != rejected["args"]
+        assert toolbox.validate_call(rejected, TOOLS) == []
+
+
+def test_a_record_whose_arguments_all_others_share_has_no_hard_negative():
+    assert list(negatives.hard_negatives([RECORD, {**RECORD, "id": "t-2"}], random.Random(0))) == []
