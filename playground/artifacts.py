@@ -8,6 +8,7 @@ of the run before is `NN_stage.old/` between two renames; the next run puts it b
     python -m playground.artifacts verify outputs    # see playground/verify.py
 """
 
+import _thread
 import contextlib
 import gc
 import hashlib
@@ -19,6 +20,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def run(main):
 
     1 where the output folder cannot be written, 2 for anything else that was asked wrongly, 130 for Ctrl-C.
     """
+    sys.unraisablehook = _interrupt_again
     try:
         main()
         return
@@ -55,6 +58,14 @@ def run(main):
     gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
     print(message, file=sys.stderr)
     sys.exit(status)
+
+
+def _interrupt_again(unraisable):
+    """Ctrl-C in the middle of a finalizer is printed and forgotten by Python: let it come again, a moment later."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def command():
