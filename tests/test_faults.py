@@ -173,7 +173,7 @@ def test_ctrl_c_is_not_lost_in_a_finalizer():
         "        signal.raise_signal(signal.SIGINT)\n"
         "def main():\n"
         "    Deaf()\n"
-        "    time.sleep(20)\n"
+        "    for _ in range(200): time.sleep(0.1)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "artifacts.run(main)"
     )
