@@ -9,57 +9,23 @@ of the run before is `NN_stage.old/` between two renames; the next run puts it b
 """
 
 import contextlib
-import gc
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from playground import locking
-from playground.errors import OutputError, UserError, why_not_written
+from playground.errors import OutputError, UserError
 from playground.locking import discard, lock
-from tools import ToolFileError
+from playground.terminal import command, run
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "jsonschema", "numpy")
 NEW = ".new"  # ends the name of a file that is being written
-
-
-def run(main):
-    """Call `main()`, and turn what the user can mend into a sentence on standard error and an exit status.
-
-    1 where the output folder cannot be written, 2 for anything else that was asked wrongly, 130 for Ctrl-C.
-    """
-    try:
-        main()
-        return
-    except (UserError, ToolFileError) as error:
-        status, message = getattr(error, "status", 2), f"error: {error}"
-    except KeyboardInterrupt as interrupt:
-        status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
-    except Exception as error:
-        if not (reason := why_not_written(error)):
-            raise
-        folders = " or ".join(map(str, locking.held())) or "the output folder"
-        status = 1
-        message = (
-            f"error: {folders} cannot be written ({reason}): the artifacts there are as they were; make room or "
-            "choose another --output-dir, and run the same command again."
-        )
-    gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
-    print(message, file=sys.stderr)
-    sys.exit(status)
-
-
-def command():
-    """The command line of this process, as one would type it."""
-    return shlex.join(["python", *sys.argv])
 
 
 def sha256(path):
@@ -302,6 +268,6 @@ def _git(*arguments):
 
 
 if __name__ == "__main__":
-    from playground import artifacts, verify  # by its name, so that there is one UserError and not two
+    from playground import verify
 
-    artifacts.run(verify.main)
+    run(verify.main)

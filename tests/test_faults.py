@@ -165,6 +165,22 @@ def test_the_workers_of_a_killed_stage_end_with_it(tmp_path):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_ctrl_c_is_not_lost_in_a_finalizer():
+    program = (
+        "import signal, time; from playground import artifacts\n"
+        "class Deaf:\n"
+        "    def __del__(self):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "def main():\n"
+        "    Deaf()\n"
+        "    for _ in range(200): time.sleep(0.1)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "artifacts.run(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped: nothing was changed; to start again: python -c\n")
+
+
 def run_01(output_dir):
     """Stage 01 as far as the lock: what it is asked for then does not exist."""
     command = [sys.executable, "01_baseline.py", "--output-dir", str(output_dir), "--set", "tools.file=/nowhere.json"]

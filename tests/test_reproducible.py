@@ -38,7 +38,9 @@ def content(output_dir, stage):
         elif name == "report.html":
             text = path.read_text(encoding="utf-8").replace(str(output_dir), "OUT")
             text = re.sub(r"(</span>[^<]*</td>)<td>\d+\.\d</td>", r"\1", text)  # ms a call
-            found[name] = re.sub(r"<dd>[-+:\dT]+, [\d.]+ s,", "<dd>", text)  # when a stage began and how long it took
+            found[name] = re.sub(
+                r"<dd>[-+:\dT]+, [\d.]+ s, commit [^,]+,", "<dd>", text
+            )  # when a stage ran, and of which commit
         elif path.is_file() and name != "manifest.json":
             found[name] = artifacts.sha256(path)
     return found

@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import ROOT, SHARED, save_random_model
 
-from playground import artifacts, scoring
+from playground import artifacts, locking, scoring
 
 STAGES = sorted(path.stem for path in ROOT.glob("0*.py"))
 
@@ -222,7 +222,7 @@ def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence):
             done = run(stage, sequence[0], status=2)
             assert f"is in use by process {os.getpid()}" in done.stderr and len(done.stderr.splitlines()) == 1
     finally:
-        artifacts.locking.release()
+        locking.release()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from playground import artifacts, recipe, verify
+from playground import artifacts, locking, recipe, verify
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def folder(tmp_path, configs):
     ):
         with artifacts.stage(settings, stage, inputs=[read]) as artifact:
             artifacts.write_jsonl(artifact / "rows.jsonl", [stage])
-    artifacts.locking.release()
+    locking.release()
     return output_dir
 
 

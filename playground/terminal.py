@@ -1,0 +1,51 @@
+"""How a script ends: in sentences and exit statuses, whatever happened."""
+
+import _thread
+import gc
+import shlex
+import sys
+import threading
+
+from playground import locking
+from playground.errors import UserError, why_not_written
+from tools import ToolFileError
+
+
+def run(main):
+    """Call `main()`, and turn what the user can mend into a sentence on standard error and an exit status.
+
+    1 where the output folder cannot be written, 2 for anything else that was asked wrongly, 130 for Ctrl-C.
+    """
+    sys.unraisablehook = _interrupt_again
+    try:
+        main()
+        return
+    except (UserError, ToolFileError) as error:
+        status, message = getattr(error, "status", 2), f"error: {error}"
+    except KeyboardInterrupt as interrupt:
+        status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
+    except Exception as error:
+        if not (reason := why_not_written(error)):
+            raise
+        folders = " or ".join(map(str, locking.held())) or "the output folder"
+        status = 1
+        message = (
+            f"error: {folders} cannot be written ({reason}): the artifacts there are as they were; make room or "
+            "choose another --output-dir, and run the same command again."
+        )
+    gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def _interrupt_again(unraisable):
+    """Ctrl-C in the middle of a finalizer is printed and forgotten by Python: let it come again, a moment later."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def command():
+    """The command line of this process, as one would type it."""
+    return shlex.join(["python", *sys.argv])
