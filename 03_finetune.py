@@ -117,7 +117,9 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
 
     def collate(rows):
         # Python's own random numbers, because the trainer keeps their state in its checkpoints.
-        return pad([encode(swap_arguments(row, words, sft["swap_share"], random), tokenizer) for row in rows])
+        swapped = [encode(swap_arguments(row, words, sft["swap_share"], random), tokenizer) for row in rows]
+        fits = [len(row["input_ids"]) <= sft["max_length"] for row in swapped]  # other words may have more tokens
+        return pad([new if fit else encode(row, tokenizer) for row, new, fit in zip(rows, swapped, fits, strict=True)])
 
     class CompletionTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -176,7 +178,7 @@ def main():
     sft = recipe.sft_settings(settings, base["kind"])
     tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
     lengths = [len(encode(record, tokenizer)["input_ids"]) for record in train]
-    max_length = min(sft["max_length"], models.longest(model) or sft["max_length"])
+    max_length = sft["max_length"] = min(sft["max_length"], models.longest(model) or sft["max_length"])
     records = [record for record, length in zip(train, lengths, strict=True) if length <= max_length]
     if len(records) < len(train):
         print(f"{len(train) - len(records)} of {len(train)} records are longer than {max_length} tokens and left out.")

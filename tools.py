@@ -18,6 +18,9 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 TOOL_FILE = Path(__file__).parent / "configs" / "tools.json"
 MAX_CALL_CHARS = 20_000  # a longer "call" is refused before it is parsed
@@ -72,10 +75,26 @@ def load_tools(path=TOOL_FILE):
             raise ToolFileError(
                 f"{where} ({name}): parameters are not a JSON Schema, at /{at}: {error.message}"
             ) from None
+        if reference := _dangling_reference(parameters):
+            raise ToolFileError(f'{where} ({name}): "$ref": {reference!r} leads nowhere: put it under "$defs" there.')
         if not isinstance(parameters, dict) or parameters.get("type") != "object":
             raise ToolFileError(f'{where} ({name}): parameters must be a schema of "type": "object".')
         tools[name] = {"name": name, "description": function.get("description", ""), "parameters": parameters}
     return tools
+
+
+def _dangling_reference(schema):
+    """The first `$ref` of a schema that it does not hold itself, or None: nothing is fetched from elsewhere."""
+    resolver, nodes = Registry().resolver_with_root(DRAFT202012.create_resource(schema)), [schema]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+            try:
+                resolver.lookup(node["$ref"])
+            except Unresolvable:
+                return node["$ref"]
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return None
 
 
 def call_schema(tools):

@@ -77,20 +77,18 @@ def requests_file(output_dir):
 
 def read_requests(output_dir):
     """The requests without labels that stage 02 wrote (rl.jsonl), [] where its source has none."""
-    return [row for path in requests_file(output_dir) for row in read_jsonl(path)]
+    return [row for path in requests_file(output_dir) for row in read_records(path, ("id", "prompt"))]
 
 
-def read_records(path):
+def read_records(path, keys=("id", "prompt", "completion")):
     """The records of a .jsonl file that stage 02 wrote. Raises UserError with file:line for a bad one."""
     records = []
     try:
         with Path(path).open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 record = json.loads(line.decode("utf-8"))
-                if not isinstance(record, dict) or not all(
-                    isinstance(record.get(key), str) for key in ("id", "prompt", "completion")
-                ):
-                    raise UserError(f"{path}:{number}: a record needs id, prompt and completion: run stage 02 again.")
+                if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
+                    raise UserError(f"{path}:{number}: a record needs {', '.join(keys)}: run stage 02 again.")
                 records.append(record)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): run `python 02_create_dataset.py` first.") from None

@@ -14,14 +14,8 @@ from playground.artifacts import UserError, read_manifest, require, sha256
 DEFAULT = "distilgpt2"
 EMBEDDED = Path(__file__).parents[1] / "base_model"
 PROBE_SECONDS = 3
-FILES = (
-    "*.json",
-    "*.safetensors",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-    "*.py",
-)  # never a pickle; code runs only where it is trusted
+# Never a pickle; code (.py) runs only where the recipe trusts it.
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
 
 
 def find_base(name):

@@ -15,8 +15,10 @@ def tracker(recipe, artifact):
     if name == "none":
         yield lambda row, step: None
         return
+    from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    PartialState()  # without it, the trackers of trackio and wandb cannot say that they have started
     run = artifact.final.name
     options = {
         "tensorboard": {"run_name": "tensorboard", "logging_dir": str(artifact.path)},

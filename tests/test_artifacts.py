@@ -76,6 +76,17 @@ def test_a_bad_dataset_line_is_named(tmp_path, line, message):
         artifacts.read_records(path)
 
 
+def test_requests_without_calls_that_were_cut_off_are_named_and_none_at_all_are_fine(tmp_path):
+    assert artifacts.read_requests(tmp_path) == []
+    path = tmp_path / "02_create_dataset" / "rl.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"id": "rl-0", "prompt": "Hi\u2028there"}\n', encoding="utf-8")
+    assert [row["prompt"] for row in artifacts.read_requests(tmp_path)] == ["Hi\u2028there"]
+    path.write_text('{"id": "rl-0", "prompt": "Hi"}\n{"id": "rl', encoding="utf-8")
+    with pytest.raises(UserError, match=r"rl\.jsonl:2: not JSON"):
+        artifacts.read_requests(tmp_path)
+
+
 def test_an_output_folder_that_cannot_be_written_is_one_sentence(tmp_path, settings):
     (tmp_path / "outputs").write_text("a file, not a folder")
     with pytest.raises(UserError, match="cannot be written"), artifacts.stage(settings, "01_baseline"):

@@ -201,12 +201,16 @@ def test_another_error_is_not_taken_for_too_little_memory():
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """A hub that knows no model."""
+    """A hub that knows one model, someone/broken, and breaks off when that is downloaded."""
 
     def do_GET(self):
-        self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
+        first = self.path == "/api/models/someone/broken"
+        self.send_response(200 if first else 500 if "broken" in self.path else 404)
+        if "broken" not in self.path:
+            self.send_header("X-Error-Code", "RepoNotFound")
         self.end_headers()
+        if first:
+            self.wfile.write(b'{"id": "someone/broken"}')
 
     do_HEAD = do_GET
 
@@ -214,14 +218,21 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_name_that_the_hub_does_not_know_is_one_sentence(no_hub, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("someone/nothing", "--model someone/nothing: the hub has no such model"),
+        ("someone/broken", "--model someone/broken: cannot be downloaded"),
+    ],
+)
+def test_a_model_that_the_hub_does_not_know_or_give_is_one_sentence(no_hub, monkeypatch, name, message):
     from huggingface_hub import constants
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(UserError, match="--model someone/nothing: the hub has no such model"):
-            models.find_base("someone/nothing")
+        with pytest.raises(UserError, match=message):
+            models.find_base(name)
         server.shutdown()
 
 

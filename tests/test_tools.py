@@ -123,11 +123,14 @@ def test_a_tool_without_an_executor_says_so_when_it_is_called(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ("[{", "is not JSON"),
+        ('[\n{"type": }]', "is not JSON (Expecting value: line 2 column 10"),
         ({"name": "x"}, "holds no list of tools"),
         ([{"type": "function"}], "entry 1 has no name"),
         ([entry("a"), entry("a")], "a second tool is named 'a'"),
         ([entry("a", {"type": "object", "properties": {"x": {"type": "strin"}}})], "at /properties/x/type"),
+        ([entry("a", {"type": "object", "properties": {"x": {"pattern": "["}}})], "'[' is not a 'regex'"),
+        ([entry("a", {"type": "object", "properties": {"x": {"$ref": "#/nope"}}})], "'#/nope' leads nowhere"),
+        ([entry("a", {"type": "object", "properties": {"x": {"$ref": "http://x.org"}}})], "leads nowhere"),
         ([entry("a", {"type": "string"})], 'must be a schema of "type": "object"'),
     ],
 )
@@ -138,6 +141,12 @@ def test_a_bad_tool_file_is_one_sentence(tmp_path, entries, message):
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_schema_may_refer_to_its_own_definitions(tmp_path):
+    parameters = {"type": "object", "$defs": {"n": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/n"}}}
+    tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", parameters)]))
+    assert toolbox.validate_call({"tool": "a", "args": {"x": "1"}}, tools)
 
 
 def test_a_tool_file_that_is_missing_or_not_utf8_is_one_sentence(tmp_path):
