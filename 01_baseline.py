@@ -46,7 +46,8 @@ def main():
     base = models.find_base(settings["model"]["name"])
     tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
     tools, splits = dataset.tools, dataset.splits
-    requests = [row for row in splits["test"] if "\n" not in row["prompt"]][: settings["baseline"]["requests"]]
+    first_turns = [row for row in splits["test"] if scoring.last_result(row["prompt"]) is None]
+    requests = first_turns[: settings["baseline"]["requests"]]
     shown = list(itertools.islice(splits["train"], POOL))
     examples = prompting.pick_examples(shown, settings["baseline"]["shots"], settings["seed"])
     print(f"Asking {base['name']} {len(requests)} requests, plain and with {len(examples)} examples before each.\n")

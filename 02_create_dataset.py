@@ -5,6 +5,7 @@
     python 02_create_dataset.py --source toolbench --path ToolBench/data
     python 02_create_dataset.py --source xlam_function_calling_60k.json
     python 02_create_dataset.py --source my_chats.jsonl --export openai
+    python 02_create_dataset.py --config configs/unseen_tools.json
     python 02_create_dataset.py --source teacher --size 100
     python 02_create_dataset.py --source teacher --teacher-url http://localhost:8000/v1 --teacher NAME
 
@@ -17,6 +18,9 @@ entities and near-duplicates on every run, and stops the stage if it finds one.
 Records also come from data that others have made: ToolBench's answer trees and conversations, or a file (or a
 dataset on the hub) in OpenAI's, the Berkeley leaderboard's, xLAM's, Glaive's or Hermes' format. Their tools come
 with them, and the later stages use those. Rows that cannot be used are skipped and named.
+
+The recipe unseen_tools teaches something else: prompts list the tools that there are, a few of many, and the test
+lists tools that training never saw (playground/sources/unseen_tools.py).
 
 And a model can write its own (playground/sources/teacher.py): a teacher, by default what stage 03 has trained,
 calls tools for requests that nobody has labelled, and the calls that pass three filters are added to the labelled
@@ -42,7 +46,11 @@ TOOLS_SHOWN = 40  # rows of the data card's table
 
 def add_flags(parser):
     flag = parser.add_argument
-    flag("--source", dest="dataset.source", help="templates, toolbench, teacher, a file or hub dataset (templates)")
+    flag(
+        "--source",
+        dest="dataset.source",
+        help="templates, toolbench, teacher, unseen_tools, a file or hub dataset",
+    )
     flag("--path", dest="dataset.path", metavar="DIR", help="where ToolBench's data is")
     flag("--strict", dest="dataset.strict", action="store_true", default=None, help="no ToolBench data is an error")
     flag("--format", dest="dataset.format", metavar="NAME", help=f"of the file: {', '.join(known_formats())} (guessed)")

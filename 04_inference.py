@@ -40,14 +40,15 @@ def add_flags(parser):
     parser.add_argument("--from", dest="source", metavar="STAGE", default="03_finetune", help="whose model to use")
 
 
-def converse(request, ask, tools, max_turns):
+def converse(request, ask, tools, max_turns, list_tools=False):
     """The turns that answer a request: [(what the model wrote, its call or None, the result)].
 
-    ask(prompt) is the model. Ends at a valid `respond`, or after max_turns.
+    ask(prompt) is the model; list_tools: its prompts list the tools. Ends at a valid `respond`, or after max_turns.
     """
+    listed = {name: tool for name, tool in tools.items() if name != "respond"} if list_tools else None
     turns, shown = [], []
     while len(turns) < max_turns:
-        text = ask(toolbox.with_results(request, shown))
+        text = ask(toolbox.with_results(request, shown, listed))
         try:
             call = toolbox.parse_call(text)
             result = toolbox.execute(call, tools)
@@ -141,6 +142,9 @@ def main():
         artifacts.lock(settings)
     output_dir = Path(settings["output_dir"])
     tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
+    list_tools = settings["dataset"]["list_tools"]
+    if list_tools:  # a model that reads which tools there are can be given others than it was trained on
+        tool_file = Path(settings["tools"]["file"])
     tools = toolbox.load_tools(tool_file)
     manifest = artifacts.require(output_dir, options.source)
 
@@ -154,7 +158,7 @@ def main():
         return generation.generate(model, tokenizer, [prompt], settings, grammar=compiled)[0].text
 
     def answer(request):
-        turns = converse(request, ask, tools, options.max_turns)
+        turns = converse(request, ask, tools, options.max_turns, list_tools)
         show(request, turns)
         return turns
 

@@ -11,12 +11,17 @@ request once, greedily, and some of them several times with sampling, which show
 does. All rates have 95% intervals (bootstrap over requests), because on a few hundred requests two models a point
 apart are the same; what one step changed is measured request by request, which is sharper.
 
+The Berkeley leaderboard's rows are in the folder berkeley-function-call-leaderboard/bfcl_eval/data of
+github.com/ShishirPatil/gorilla. Each row has its own tools, listed in its prompt, which the models of the other
+stages were not trained to read. Several calls need room: --set generate.max_new_tokens=256.
+
 Every output is kept in predictions.jsonl, with the hashes of the data, the model and the settings. So a second
 run generates only what is new, and scores everything again.
 
 Writes outputs/08_evaluate/: report.html, report.md, plots, metrics.json, predictions.jsonl, manifest.json.
 """
 
+import collections
 import sys
 import time
 from pathlib import Path
@@ -150,7 +155,9 @@ def evaluate_leaderboard(folder, settings):
                     {"id": row["id"], "decoding": decoding, "output": done and done.text, "wrong": kind}
                     for row, done, kind in zip(rows, completions, wrong, strict=True)
                 ]
-                print(f"{category:12} {decoding:12} {interval['value']:6.1%} of {len(rows)} right")
+                kinds = collections.Counter(filter(None, wrong)).most_common(2)
+                reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
+                print(f"{category:12} {decoding:12} {interval['value']:6.1%} of {len(rows)} right   {reasons}")
         artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
         artifacts.write_json(artifact / "metrics.json", {"model": base["name"], "decodings": cells})
     print(f"Written: {artifact.final}.")

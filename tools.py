@@ -115,12 +115,15 @@ def call_schema(tools):
 # ---- prompt: the one place that knows what a model sees around a request
 
 
-def with_results(request, turns):
+def with_results(request, turns, listed=None):
     """A record's prompt after some tools have run: the request, then each call and its result on one line each.
 
-    Results go in as JSON, which has no raw line break, so nothing in a result can look like a new line here.
+    listed: a tool set whose signatures follow the request, for a model that has been trained to read them. Results
+    go in as JSON, which has no raw line break, so nothing in a result can look like a new line here.
     """
     lines = [" ".join(request.split())]
+    if listed:
+        lines.append("Tools: " + " ".join(signatures(listed).split()))
     for call, result in turns:
         lines += [f"Call: {to_json(call)}", f"Result: {to_json(result)}"]
     return "\n".join(lines)

@@ -23,11 +23,15 @@ TYPES = {"string": str, "integer": int, "float": float, "boolean": bool, "array"
 def load(folder):
     """{category: [{"id", "request", "functions", "answers"}]} of the leaderboard's files in a folder.
 
-    The first file of a category counts. Raises UserError where there is none, or for a row that cannot be read.
+    Of several versions of a category the latest counts. The folder may hold the whole leaderboard: its Java,
+    JavaScript, live and many-turn files have other rules and are left alone. Raises UserError where there is no file
+    of a category known here, or for a row that cannot be read.
     """
     found = {}
     for category in CATEGORIES:
-        for path in sorted(Path(folder).glob(f"BFCL_v*_{category}*.json"))[:1]:
+        named = rf"BFCL_v\d+_{category}(_python)?\.json"
+        paths = [path for path in Path(folder).glob("BFCL_v*.json") if re.fullmatch(named, path.name)]
+        for path in sorted(paths, key=lambda path: int(re.search(r"\d+", path.name)[0]))[-1:]:
             answers = {}
             if category != "irrelevance":
                 answers = {row["id"]: row["ground_truth"] for row in _rows(path.parent / "possible_answer" / path.name)}

@@ -14,7 +14,7 @@ from playground.report import SHOWN, STEPS, row_name
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST_EXAMPLES = 120
-MOST_CHARS = 400  # of an output; the base model's go on until the limit
+MOST_CHARS, MOST_LINES = 400, 6  # of an output; the base model's go on until the limit
 STAGES = ("02_create_dataset", "03_finetune", "06_dpo", "07_ppo")
 
 
@@ -42,6 +42,11 @@ def text(value):
     """Any value as text of the page: escaped, without control characters, shortened."""
     value = report.printable(str(value))
     return html.escape(value if len(value) <= MOST_CHARS else value[:MOST_CHARS] + " ...")
+
+
+def _head(output):
+    lines = output.strip().splitlines()
+    return "\n".join(lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES], "..."])
 
 
 def _note(sentences):
@@ -164,7 +169,7 @@ def _tools(metrics):
 
 
 def _heat(count, total):
-    share = count / total
+    share = 0.5 * count / total  # half at most, so that the figure can be read on it
     return f'<span style="background:rgba(var(--accent),{share:.2f});padding:.1rem .5rem">{count or ""}</span>'
 
 
@@ -235,7 +240,7 @@ def _example(split, record, rows):
         groups.setdefault((row["output"], row["failure"]), []).append(row_name(row["model"], row["decoding"]))
     outputs = "".join(
         f'<div class="output" data-models="{text("|".join(names))}" data-kind="{text(kind or "right")}">'
-        f'<span class="kind">{text("; ".join(names))}: {text(kind or "right")}</span>\n<code>{text(output.strip())}'
+        f'<span class="kind">{text("; ".join(names))}: {text(kind or "right")}</span>\n<code>{text(_head(output))}'
         "</code></div>"
         for (output, kind), names in groups.items()
     )

@@ -14,7 +14,7 @@ WEATHER = '{"tool": "get_weather", "args": {"city": "Oslo"}}'
 DONE = '{"tool": "respond", "args": {"message": "Done."}}'
 
 
-def converse(*outputs, max_turns=4, tools=TOOLS):
+def converse(*outputs, max_turns=4, tools=TOOLS, list_tools=False):
     """The turns with a model that writes these outputs one after another, and the prompts that it was given."""
     prompts, outputs = [], list(outputs)
 
@@ -22,7 +22,7 @@ def converse(*outputs, max_turns=4, tools=TOOLS):
         prompts.append(prompt)
         return outputs[min(len(prompts), len(outputs)) - 1]
 
-    return agent.converse("How is Oslo?", ask, tools, max_turns), prompts
+    return agent.converse("How is Oslo?", ask, tools, max_turns, list_tools), prompts
 
 
 def test_a_result_is_put_behind_the_request_and_the_loop_ends_at_respond():
@@ -31,6 +31,14 @@ def test_a_result_is_put_behind_the_request_and_the_loop_ends_at_respond():
     assert prompts[0] == "How is Oslo?"
     assert prompts[1].startswith(f"How is Oslo?\nCall: {WEATHER}\nResult: {{")
     assert len(prompts) == 2
+
+
+def test_a_model_that_reads_lists_is_given_one_in_every_turn():
+    two = {name: TOOLS[name] for name in ("get_weather", "respond")}
+    listed = "How is Oslo?\nTools: get_weather(city): The weather in a city now."
+    _, prompts = converse(WEATHER, DONE, tools=two, list_tools=True)
+    assert prompts[0] == listed
+    assert prompts[1].startswith(f"{listed}\nCall: {WEATHER}\nResult: {{")
 
 
 def test_a_failed_call_is_shown_to_the_model_as_an_error():

@@ -1,5 +1,7 @@
 """The leaderboard's AST check, on its own rows: right answers pass, and each kind of wrong one is named."""
 
+import json
+
 import pytest
 from conftest import SHARED
 
@@ -152,6 +154,19 @@ def test_the_prompt_names_every_tool_and_ends_with_the_request(rows):
     prompt = bfcl.prompt_of(row, "multiple")
     assert all(function["name"] in prompt for function in row["functions"])
     assert prompt.endswith(row["request"])
+
+
+def test_of_the_whole_leaderboards_folder_only_the_known_categories_are_read(tmp_path):
+    names = ["v4_simple_python", "v4_simple_java", "v4_live_simple", "v3_multiple", "v4_multiple", "v4_live_multiple",
+             "v4_parallel_multiple", "v10_irrelevance", "v4_irrelevance", "v4_live_irrelevance"]  # fmt: skip
+    (tmp_path / "possible_answer").mkdir()
+    for name in names:
+        row = {"id": name, "question": [[{"role": "user", "content": "Hi"}]], "function": [], "ground_truth": []}
+        for folder in (tmp_path, tmp_path / "possible_answer"):
+            (folder / f"BFCL_{name}.json").write_text(json.dumps(row))
+    assert {category: row["id"] for category, (row,) in bfcl.load(tmp_path).items()} == {
+        "simple": "v4_simple_python", "multiple": "v4_multiple", "irrelevance": "v10_irrelevance",
+    }  # fmt: skip
 
 
 def test_files_that_are_missing_or_broken_are_named(tmp_path):

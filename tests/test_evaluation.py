@@ -109,6 +109,11 @@ def test_the_page_is_one_file_that_escapes_everything_and_names_what_is_left_out
     )
 
 
+def test_an_output_of_many_lines_is_cut_in_the_page():
+    assert page._head("one\ntwo\n") == "one\ntwo"
+    assert page._head("Call:\n\n" * 50).splitlines() == ["Call:", ""] * (page.MOST_LINES // 2) + ["..."]
+
+
 def test_the_page_opens_in_a_browser_and_its_filter_works(report_folder):
     chromium = shutil.which("chromium")
     if not chromium:

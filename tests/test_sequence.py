@@ -376,3 +376,17 @@ def test_the_sequence_runs_on_distilgpt2s_shape(tmp_path, gpt2_tokenizer):
     model = save_random_model(tmp_path / "distil", gpt2_tokenizer, "gpt2", n_layer=6)
     done = run_all(tmp_path / "outputs", model)
     assert "100.0%" in done["08_evaluate"].stdout
+
+
+@pytest.mark.slow
+def test_the_recipe_unseen_tools_runs_from_end_to_end(tmp_path):
+    smoke = json.loads((ROOT / "configs" / "smoke.json").read_text(encoding="utf-8"))
+    lists = json.loads((ROOT / "configs" / "unseen_tools.json").read_text(encoding="utf-8"))
+    small = {section: lists.get(section, {}) | values for section, values in smoke.items()}
+    (tmp_path / "recipe.json").write_text(json.dumps(small))
+    for stage in STAGES:
+        run(stage, tmp_path, "--config", str(tmp_path / "recipe.json"))
+    prompts = [row["prompt"] for row in artifacts.read_jsonl(tmp_path / "02_create_dataset" / "test.jsonl")]
+    assert all("\nTools: " in prompt for prompt in prompts)
+    cell = metrics(tmp_path, "08_evaluate")["splits"]["test"]["sft"]["constrained"]
+    assert cell["schema_validity"]["value"] == 1

@@ -8,10 +8,20 @@ from pathlib import Path
 import tools as toolbox
 from playground import artifacts
 from playground.artifacts import UserError
-from playground.sources import conversation, formats, leaks, records, teacher, templates, toolbench, writing
+from playground.sources import (
+    conversation,
+    formats,
+    leaks,
+    records,
+    teacher,
+    templates,
+    toolbench,
+    unseen_tools,
+    writing,
+)
 
 WILD = Path(__file__).parent / "wild.jsonl"
-TEMPLATE_RECORDS = 500  # training records where the recipe names no size
+TEMPLATE_RECORDS, LISTED_RECORDS = 500, 3000  # training records where the recipe names no size
 
 
 @dataclass
@@ -30,14 +40,18 @@ class Dataset:
 def build(recipe):
     """The Dataset that the recipe's `dataset` section asks for.
 
-    Of templates, validation and test do not depend on the seed; other sources do not depend on it at all. Raises
-    UserError for a source that is not there, has too many bad rows, or knows nothing of the recipe's tools.
+    Of templates and unseen_tools, validation and test do not depend on the seed; other sources do not depend on it at
+    all. Raises UserError for a source that is not there, has too many bad rows, or knows nothing of the recipe's tools.
     """
     settings = recipe["dataset"]
+    if settings["list_tools"] and settings["source"] != "unseen_tools":
+        raise UserError(f"dataset.list_tools: {settings['source']} lists no tools: take --source unseen_tools.")
     if settings["source"] == "templates":
         return _templates(recipe)
     if settings["source"] == "teacher":
         return _teacher(recipe)
+    if settings["source"] == "unseen_tools":
+        return _unseen_tools(recipe)
     if settings["source"] == "toolbench":
         found = toolbench.load(settings["path"] or ".")
         if found is None:
@@ -74,6 +88,17 @@ def _templates(recipe):
     return Dataset(
         splits | _wild(tools), tools, "templates", "the project's own", files, unlabelled=_pool(recipe, tools)
     )
+
+
+def _unseen_tools(recipe):
+    settings = recipe["dataset"]
+    sizes = {"train": settings["size"] or LISTED_RECORDS}
+    sizes |= {"val": settings["validation_size"], "test": settings["test_size"]}
+    try:
+        splits = unseen_tools.build_splits(sizes, recipe["seed"], settings["list_tools"])
+    except ValueError as error:
+        raise UserError(f"{error}: ask for fewer with dataset.size, validation_size or test_size.") from None
+    return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
 
 
 def _pool(recipe, tools):

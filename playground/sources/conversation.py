@@ -248,6 +248,8 @@ def read_prompt(prompt):
                 steps.append(("user", rest))
             elif kind == "Call":
                 steps.append(("call", toolbox.parse_call(rest)))
+            elif kind == "Tools" and len(steps) == 1:
+                continue  # which tools those are, a record's meta says
             elif kind == "Result" and steps[-1][0] == "call" and len(steps[-1]) == 2:
                 steps[-1] = (*steps[-1], json.loads(rest))
             else:

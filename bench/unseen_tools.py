@@ -1,0 +1,55 @@
+"""Can a model call tools that it has never seen? One trained with the tools listed in its prompts, and one without.
+
+    python bench/unseen_tools.py --seeds 0 --out outputs/unseen_tools --model embedded
+
+For each seed stages 02, 03 and 08 with the recipe unseen_tools, and again with the same requests but no lists, in
+training and in the test: what a list is worth is the difference. Prints, as a Markdown table, exact calls on the
+validation requests (tools of training, other phrasings) and the metrics on the test (tools that training has never
+seen), greedy, mean over the seeds. Constrained decoding knows all tools, not only those that a prompt lists. What is
+there is not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("02_create_dataset", "03_finetune", "08_evaluate")
+COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
+
+
+def run(seed, list_tools, options):
+    """(exact calls on validation, {decoding: metrics on the test}) of one model."""
+    output_dir = Path(options.out).resolve() / f"seed-{seed}" / ("listed" if list_tools else "unlisted")
+    flags = ["--config", "configs/unseen_tools.json", "--seed", str(seed), "--output-dir", str(output_dir),
+             "--model", options.model, "--set", f"dataset.list_tools={json.dumps(list_tools)}"]  # fmt: skip
+    for stage in STAGES:
+        if not (output_dir / stage).exists():
+            subprocess.run([sys.executable, f"{stage}.py", *flags, *options.flags], cwd=ROOT, check=True)
+    trained, evaluated = (json.loads((output_dir / stage / "metrics.json").read_text()) for stage in STAGES[1:])
+    return trained["validation_after"]["exact_call"], evaluated["splits"]["test"]["sft"]
+
+
+def row(name, runs, decoding):
+    cells = [f"{sum(seen for seen, _ in runs) / len(runs):.1%}" if decoding == "free" else ""]
+    for metric in COLUMNS.values():
+        cells.append(f"{sum(cells[decoding][metric]['value'] for _, cells in runs) / len(runs):.1%}")
+    return f"| {name if decoding == 'free' else f'{name}, constrained'} | " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", default="outputs/unseen_tools")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
+    options = parser.parse_args()
+    models = {name: [run(seed, list_tools, options) for seed in options.seeds]
+              for name, list_tools in (("tools listed", True), ("not listed", False))}  # fmt: skip
+    print("\n| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |")
+    print("|---" * (len(COLUMNS) + 2) + "|")
+    for name, runs in models.items():
+        for decoding in ("free", "constrained"):
+            print(row(name, runs, decoding))
