@@ -218,3 +218,9 @@ def _quiet():
 
 def _first_line(error):
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+if __name__ == "__main__":
+    from playground import artifacts, export
+
+    artifacts.run(export.main)
