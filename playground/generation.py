@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import tools as toolbox
+from playground import models
 from playground.artifacts import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
@@ -69,6 +70,8 @@ def generate(
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
     completions = [None] * len(prompts)
+    if len(prompts) > 1:
+        models.release_freed_memory()  # of the training before
     with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
         for begin in range(0, len(order), settings["batch_size"]):
             rows = order[begin : begin + settings["batch_size"]]
@@ -81,6 +84,8 @@ def generate(
                 text = tokenizer.decode(ids, skip_special_tokens=True)
                 completions[i] = Completion(text, ids, _has_ended(ids, tokenizer), passes)
             bar.update(len(rows))
+    if len(prompts) > 1:
+        models.release_freed_memory()
     return completions
 
 
