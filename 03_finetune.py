@@ -106,6 +106,7 @@ def completion_loss(model, inputs):
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
     """TRL's SFTTrainer with the loss above; after_epoch(epoch, model) is called when one is done."""
+    import torch
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -113,7 +114,8 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
     from playground import models
 
     words = sorted(set().union(*map(words_of, records)))
-    pad = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE)
+    # In widths of a few sizes, the memory of one step fits the next, and fewer matrix products need setting up.
+    pad = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE, pad_to_multiple_of=8)
 
     def collate(rows):
         # Python's own random numbers, because the trainer keeps their state in its checkpoints.
@@ -123,7 +125,9 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
 
     class CompletionTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            return completion_loss(model, inputs)
+            # Here rather than by the trainer, which would compute the validation's answers in bf16 too.
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=models.has_bf16()):
+                return completion_loss(model, inputs)
 
         def create_model_card(self, *args, **kwargs):
             pass  # TRL's own would name neither model nor data, and list its tags in another order each time
@@ -143,7 +147,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         weight_decay=sft["weight_decay"],
         max_length=None,  # too long records have been left out, and counted
         use_cpu=model.device.type == "cpu",
-        bf16=models.has_bf16(),
+        bf16=False,  # but for the loss, above
         activation_checkpointing=False,  # it saves memory that these models do not need, for a third of the time
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,

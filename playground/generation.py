@@ -72,6 +72,8 @@ def generate(
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
     completions = [None] * len(prompts)
+    if len(prompts) > 1:
+        models.release_freed_memory()  # of the training before
     bar = tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False)
     with bar, models.in_memory("generate.batch_size", settings["batch_size"]):
         for begin in range(0, len(order), settings["batch_size"]):
@@ -88,6 +90,8 @@ def generate(
                 text = tokenizer.decode(ids, skip_special_tokens=True)
                 completions[i] = Completion(text, ids, _has_ended(ids, tokenizer), passes)
             bar.update(len(rows))
+    if len(prompts) > 1:
+        models.release_freed_memory()
     return completions
 
 

@@ -264,3 +264,12 @@ def test_lora_reaches_every_linear_layer_of_gpt2_too(tmp_path, tokenizer):
     model = models.add_lora(models.load_model(tmp_path, settings), settings)
     adapted = {name.split(".lora_A")[0].split(".")[-1] for name, _ in model.named_parameters() if "lora_A" in name}
     assert adapted == {"c_attn", "c_proj", "c_fc"}
+
+
+def test_a_model_that_was_made_with_dropout_trains_without(tmp_path, tokenizer):
+    import torch
+
+    save_random_model(tmp_path, tokenizer, "gpt2", n_layer=1, n_embd=16, n_head=2, n_positions=64)
+    model = models.load_model(tmp_path, recipe.load()).train()
+    ids = torch.tensor([tokenizer("the same text twice")["input_ids"]])
+    assert torch.equal(model(ids).logits, model(ids).logits)
