@@ -22,7 +22,7 @@ import re
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring, tracking
+from playground import artifacts, recipe, tracking
 from playground.artifacts import UserError
 
 STAGE = "03_finetune"
@@ -111,7 +111,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
     from transformers import DataCollatorForSeq2Seq, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from playground import models
+    from playground import models, progress
 
     words = sorted(set().union(*map(words_of, records)))
     # In widths of a few sizes, the memory of one step fits the next, and fewer matrix products need setting up.
@@ -158,7 +158,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         dataloader_pin_memory=False,
         disable_tqdm=False,
     )
-    return CompletionTrainer(
+    trainer = CompletionTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([{**record, **encode(record, tokenizer)} for record in records]),
@@ -166,6 +166,8 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         data_collator=collate,
         callbacks=[AfterEpoch(), tracking.callback(log)],
     )
+    progress.show(trainer, {"loss": "loss"})
+    return trainer
 
 
 def main():
@@ -176,7 +178,7 @@ def main():
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
 
-    from playground import generation, models, report
+    from playground import evaluation, models, report
 
     base = models.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])
@@ -193,12 +195,7 @@ def main():
     print(f"Fine-tuning {base['name']} on {len(records)} records: {sft['epochs']} epochs, batches of "
           f"{sft['batch_size']}, learning rate {sft['learning_rate']}, on {model.device}.")  # fmt: skip
 
-    def validate(model):
-        was_training = model.training
-        completions = generation.generate(model.eval(), tokenizer, [row["prompt"] for row in validation], settings)
-        model.train(was_training)
-        return scoring.summarize(scoring.judge(completions, validation, tools))
-
+    told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,
@@ -206,11 +203,11 @@ def main():
     ):
         validations = artifact.resumed("validations.json", [])
         if not validations:
-            validations.append({"epoch": 0, **validate(model)})
+            validations.append({"epoch": 0, **evaluation.validate(model, **told)})
             log({"validation": validations[0]}, 0)
 
         def after_epoch(epoch, model):
-            row = {"epoch": epoch, **validate(model)}
+            row = {"epoch": epoch, **evaluation.validate(model, **told)}
             validations[:] = [v for v in validations if v["epoch"] < epoch]  # killed between this and a checkpoint
             print(f"\nepoch {epoch}: {row['exact_call']:.0%} of {row['n']} validation requests exact")
             if row["exact_call"] >= max(v["exact_call"] for v in validations):

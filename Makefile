@@ -2,6 +2,7 @@
 # make run      the same, ending with the results table
 # make verify   is what is there whole, and made from what is there?
 # make test     the tests (offline)
+# make bench    the benchmarks of speed that can run here, into bench/results.md
 
 PYTHON ?= python3
 OUT ?= outputs
@@ -16,9 +17,12 @@ CHANGED := $(shell test -d $(OUT) && $(RUN) -m playground.artifacts verify $(OUT
 
 all: $(OUT)/01_baseline/manifest.json $(OUT)/04_inference/manifest.json $(OUT)/05_constrained/manifest.json $(OUT)/08_evaluate/manifest.json
 
-run: all
+run: said all
 	@echo; sed -n '/^|/p;/^##/q' $(OUT)/08_evaluate/report.md
 	@echo "Report: $(OUT)/08_evaluate/report.md"
+
+said:
+	@echo "About 7 minutes on 2 cores with the embedded model, after installation; what is up to date is not made again."
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -68,8 +72,11 @@ test: .venv/installed-dev
 test-slow: .venv/installed-dev
 	.venv/bin/pytest -m slow
 
+bench: .venv/installed-dev
+	$(RUN) bench/run.py --sft $(OUT)/03_finetune/model
+
 clean:
 	rm -rf $(OUT)
 
-.PHONY: all run again verify test test-slow clean
+.PHONY: all run said again verify test test-slow bench clean
 .DELETE_ON_ERROR:

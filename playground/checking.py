@@ -42,7 +42,8 @@ class Checker:
             around.update((calls[0]["tool"], word) for word in set(words))
             inside.update((calls[0]["tool"], word) for word in _words_given(calls[0]))
             if len(calls) > 1 and calls[-1]["tool"] == "respond":
-                said, read = (set(_words(text)) for text in (calls[-1]["args"]["message"], record["prompt"]))
+                message = str(calls[-1]["args"].get("message", ""))
+                said, read = (set(_words(text)) for text in (message, record["prompt"]))
                 self.said[calls[-2]["tool"]] |= said - read
         tools_of = collections.Counter(word for _, word in around)
         self.anywhere = {word for word, n in tools_of.items() if n >= MANY_TOOLS}  # "please", "thanks"

@@ -1,0 +1,97 @@
+"""The project's generation loop beside Hugging Face's `model.generate`, and how its time grows.
+
+    python bench/generation.py --sft outputs/03_finetune/model      # a minute on 2 cores
+
+Greedy, the default tools, validation requests from the templates. First milliseconds a call at several batch sizes,
+free and under the grammar; under it, `generate` has the same masks but asks the model for every token. `ratio` is how
+many times as fast ours is. Then the exponent b of time ~ x^b as batch, new tokens or tools grow, by least squares on
+the logarithms: 1 is proportional, 0 is free.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools as toolbox
+from bench.grammar import many_tools
+from playground import generation, models, recipe
+from playground.grammar.processor import GrammarLogitsProcessor
+from playground.sources import templates
+
+REQUESTS = 32
+
+
+def seconds(work):
+    """Of the second time; the first sets things up."""
+    work()
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def theirs(model, tokenizer, prompts, limit, grammar, batch_size):
+    """`model.generate` in batches."""
+    for begin in range(0, len(prompts), batch_size):
+        rows = [{"input_ids": toolbox.encode_prompt(p, tokenizer)} for p in prompts[begin : begin + batch_size]]
+        batch = tokenizer.pad(rows, return_tensors="pt")
+        length = batch["input_ids"].shape[1]
+        processors = [GrammarLogitsProcessor(grammar, length, limit)] if grammar else []
+        with torch.inference_mode():
+            model.generate(**batch, max_new_tokens=limit, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+                           logits_processor=processors)  # fmt: skip
+
+
+def compare(model, tokenizer, prompts, grammar, settings):
+    limit = settings["generate"]["max_new_tokens"]
+    print(f"{'':8} {'':12} {'ours':>10} {'generate':>10} {'ratio':>7} {'one by one':>11} {'ratio':>7}   ms a call")
+    for batch_size in (1, 8, 32):
+        settings["generate"]["batch_size"] = batch_size
+        some = prompts[: max(8, batch_size)]
+        for label, held_to in (("free", None), ("grammar", grammar)):
+            ways = {
+                "ours": lambda: generation.generate(model, tokenizer, some, settings, grammar=held_to),  # noqa: B023
+                "generate": lambda: theirs(model, tokenizer, some, limit, held_to, batch_size),  # noqa: B023
+                "one by one": lambda: theirs(model, tokenizer, some, limit, held_to, 1),  # noqa: B023
+            }
+            ms = {name: 1000 * seconds(way) / len(some) for name, way in ways.items()}
+            print(f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
+                  f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
+                  f"{ms['one by one'] / ms['ours']:7.2f}")  # fmt: skip
+
+
+def growth(label, sizes, work):
+    """Print the times of work(size) and their exponent."""
+    times = [seconds(lambda: work(size)) for size in sizes]  # noqa: B023
+    exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
+    shown = ", ".join(f"{size}: {1000 * took:.0f} ms" for size, took in zip(sizes, times, strict=True))
+    print(f"{label:12} exponent {exponent:5.2f}   ({shown})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sft", required=True, help="a fine-tuned embedded model's folder")
+    options = parser.parse_args()
+    settings, tools = recipe.load(), toolbox.load_tools()
+    tokenizer, model = models.load_tokenizer(options.sft), models.load_model(options.sft, settings)
+    prompts = [row["prompt"] for row in templates.build_splits({"val": REQUESTS}, tools, 0)["val"]]
+    compare(model, tokenizer, prompts, generation.grammar_of_calls(tools, tokenizer), settings)
+
+    def write(rows, new_tokens, grammar=None, tokenizer=tokenizer):
+        settings["generate"].update(batch_size=rows, max_new_tokens=new_tokens)
+        generation.generate(model, tokenizer, prompts[:1] * rows, settings, grammar=grammar)
+
+    endless = models.load_tokenizer(options.sft)
+    endless.eos_token = None  # so that every row runs to its limit
+    growth("batch", (1, 4, 16, 64), lambda rows: write(rows, 32, tokenizer=endless))
+    growth("new tokens", (32, 64, 128, 256), lambda new_tokens: write(8, new_tokens, tokenizer=endless))
+    grammars = {count: generation.grammar_of_calls(many_tools(count), tokenizer) for count in (1, 10, 100)}
+    growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]))
+
+
+if __name__ == "__main__":
+    main()
