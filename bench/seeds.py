@@ -1,47 +1,49 @@
-"""The results table over several seeds: what README.md shows.
+"""The results over several seeds: what README.md shows.
 
-    python bench/seeds.py --seeds 0 1 2 --out outputs/seeds --model embedded
+    python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
+    python -m playground.report readme
 
 Runs stages 02, 03, 06, 07 and 08 once for each seed, each into a folder of its own (one that is there is not run
-again), and prints mean (lowest to highest) of each metric as a Markdown table for each test.
+again), and writes bench/seeds.json, from which the second command fills the marked places of README.md.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from playground import artifacts, readme, scoring, statistics
+
 STAGES = ("02_create_dataset", "03_finetune", "06_dpo", "07_ppo", "08_evaluate")
-COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
+RESAMPLES = 10_000
 
 
 def run_seed(seed, options):
-    """{split: grid} of metrics.json for one seed."""
+    """The output folder of one seed, with every stage in it."""
     output_dir = Path(options.out) / f"seed-{seed}"
     flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags]
     for stage in STAGES:
         if not (output_dir / stage).exists():
-            subprocess.run([sys.executable, f"{stage}.py", *flags], cwd=ROOT, check=True)
-    return json.loads((output_dir / "08_evaluate" / "metrics.json").read_text())["splits"]
+            subprocess.run([sys.executable, f"{stage}.py", *flags], cwd=readme.ROOT, check=True)
+    return output_dir
 
 
-def table(grids):
-    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for model in grids[0]:
-        for decoding in ("free", "constrained"):
-            cells = []
-            for metric in COLUMNS.values():
-                values = [grid[model][decoding][metric]["value"] for grid in grids]
-                mean, low, high = sum(values) / len(values), min(values), max(values)
-                cells.append(f"{mean:.1%}" + (f" ({low:.1%} to {high:.1%})" if high > low else ""))
-            name = model if decoding == "free" else f"{model}, constrained"
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def exact(output_dir, split, model):
+    """{record id: 1.0 where the free greedy call is exact}."""
+    rows = artifacts.read_jsonl(output_dir / "08_evaluate" / "predictions.jsonl")
+    asked = {"split": split, "model": model, "decoding": "free", "sampling": "greedy"}
+    return {row["id"]: float(row["failure"] is None) for row in rows if asked.items() <= row.items()}
 
 
-if __name__ == "__main__":
+def paired(runs, split, model):
+    """The `paired_difference` of a model's exact calls to those of sft, each request's mean over the runs."""
+    before, after = ([exact(run, split, name) for run in runs] for name in ("sft", model))
+    means = [[sum(one[key] for one in side) / len(runs) for key in before[0]] for side in (before, after)]
+    return statistics.paired_difference(*means, RESAMPLES)
+
+
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", default="outputs/seeds")
@@ -49,5 +51,35 @@ if __name__ == "__main__":
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
-    for split in runs[0]:
-        print(f"\n{split}, greedy, seeds {', '.join(map(str, options.seeds))}\n\n{table([run[split] for run in runs])}")
+    grids = [artifacts.read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
+    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in STAGES} for run in runs]
+    training = [{stage: artifacts.read_json(run / stage / "metrics.json") for stage in STAGES[1:4]} for run in runs]
+    artifacts.write_json(readme.RECORDED, {
+        "model": options.model,
+        "seeds": options.seeds,
+        "flags": options.flags,
+        "machine": manifests[0]["03_finetune"]["machine"],
+        "libraries": manifests[0]["03_finetune"]["libraries"],
+        "splits": {
+            split: {
+                model: {
+                    decoding: {"n": cell["n"]} | {
+                        metric: [run[split][model][decoding][metric]["value"] for run in grids]
+                        for metric in scoring.METRICS
+                    }
+                    for decoding, cell in decodings.items()
+                }
+                for model, decodings in cells.items()
+            }
+            for split, cells in grids[0].items()
+        },
+        "differences": {split: {model: paired(runs, split, model) for model in ("dpo", "ppo")} for split in grids[0]},
+        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in STAGES},
+        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in STAGES[1:4]},
+    })  # fmt: skip
+    recorded = artifacts.read_json(readme.RECORDED)
+    print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))
+
+
+if __name__ == "__main__":
+    main()

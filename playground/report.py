@@ -1,6 +1,7 @@
 """Plots, tables and Markdown: how the stages show what they measured."""
 
 import math
+import sys
 from pathlib import Path
 
 from playground import artifacts
@@ -74,10 +75,10 @@ def plot_curves(path, curves, x_label):
     save(draw_curves(curves, x_label), path)
 
 
-def draw_ladder(cells):
-    """What each stage adds: three metrics by model, free (open) and constrained (filled), with 95% intervals.
+def draw_ladder(cells, bars="95% intervals"):
+    """What each stage adds: three metrics by model, free (open) and constrained (filled), with error bars.
 
-    cells: {model: {decoding: cell}} of one split, as metrics.json has it.
+    cells: {model: {decoding: cell}} of one split, as metrics.json has it. bars: what the error bars are.
     """
     figure, axes = _figure(10, 3.4, len(STEPS))
     for axis, (title, metric) in zip(axes, STEPS.items(), strict=True):
@@ -92,7 +93,7 @@ def draw_ladder(cells):
         axis.set(title=title, ylim=(-0.03, 1.05), xlim=(-0.6, len(cells) - 0.4))
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("share of requests")
-    figure.supxlabel("model; open circle: free decoding, filled: constrained; bars: 95% intervals", fontsize=9)
+    figure.supxlabel(f"model; open circle: free decoding, filled: constrained; bars: {bars}", fontsize=9)
     return figure
 
 
@@ -277,3 +278,11 @@ def compare(runs):
 def read_log(path):
     """The rows of a stage's log.jsonl; [] where there is none."""
     return artifacts.read_jsonl(path) if Path(path).exists() else []
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["readme"]:
+        sys.exit("usage: python -m playground.report readme")
+    from playground import readme
+
+    artifacts.run(readme.main)

@@ -1,0 +1,93 @@
+"""The parts of README.md that are made, not written: the results of recorded runs and the table of settings.
+
+    python bench/seeds.py                    # runs the sequence for three seeds and records bench/seeds.json
+    python -m playground.report readme       # fills README.md and draws bench/ladder.png
+
+A made part stands between `<!-- name -->` and `<!-- /name -->`.
+"""
+
+import re
+from pathlib import Path
+
+from playground import artifacts, recipe, report
+
+ROOT = Path(__file__).parents[1]
+RECORDED, PICTURE = ROOT / "bench" / "seeds.json", ROOT / "bench" / "ladder.png"
+COLUMNS = {
+    "schema valid": ("test", "schema_validity"),
+    "right tool": ("test", "tool_accuracy"),
+    "exact call": ("test", "exact_call"),
+    "exact, by hand": ("test_wild", "exact_call"),
+}
+
+SPLITS = {"test": "test", "test_wild": "by hand"}
+
+
+def spread(values):
+    """{"value": the mean, "low": the lowest, "high": the highest}."""
+    return {"value": sum(values) / len(values), "low": min(values), "high": max(values)}
+
+
+def results(recorded):
+    """The grid as a Markdown table: mean over the seeds, and lowest to highest where they differ."""
+    rows = []
+    for model, decodings in recorded["splits"]["test"].items():
+        for decoding in decodings:
+            row = {"": report.row_name(model, decoding)}
+            for column, (split, metric) in COLUMNS.items():
+                found = spread(recorded["splits"][split][model][decoding][metric])
+                row[column] = report.rate(found, bounds=found["low"] < found["high"])
+            rows.append(row)
+    return report.table(rows, ["", *COLUMNS])
+
+
+def differences(recorded):
+    """What DPO and PPO add to the exact calls of SFT, free decoding, with paired 95% intervals."""
+    rows = [
+        {"exact calls, beside SFT": model.upper()}
+        | {SPLITS[split]: report.rate(by_model[model], sign="+") for split, by_model in recorded["differences"].items()}
+        for model in ("dpo", "ppo")
+    ]
+    return report.table(rows, list(rows[0]))
+
+
+def costs(recorded):
+    """Seconds and memory of the stages that work."""
+    rows = []
+    for stage, seconds in recorded["seconds"].items():
+        memory = recorded["peak_memory_mb"].get(stage)
+        rows.append({
+            "stage": stage, "seconds": f"{sum(seconds) / len(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})",
+            "peak memory": f"{max(memory) / 1000:.1f} GB" if memory else "",
+        })  # fmt: skip
+    return report.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
+
+
+def draw(recorded):
+    """The ladder of the seeds' means; the bars go from the lowest to the highest seed."""
+    cells = {
+        model: {decoding: {metric: spread(cell[metric]) for metric in report.STEPS.values()}
+                for decoding, cell in decodings.items()}
+        for model, decodings in recorded["splits"]["test"].items()
+    }  # fmt: skip
+    report.save(report.draw_ladder(cells, "lowest to highest seed"), PICTURE)
+
+
+def filled(text):
+    """README.md's text with every made part made anew. Raises UserError for a part that nothing makes."""
+    recorded = artifacts.read_json(RECORDED)
+    parts = {"results": results, "differences": differences, "costs": costs, "settings": lambda _: recipe.table()}
+
+    def make(match):
+        if match[1] not in parts:
+            raise artifacts.UserError(f"README.md: nothing makes {match[1]!r}; there are {', '.join(parts)}.")
+        return f"<!-- {match[1]} -->\n{parts[match[1]](recorded)}\n<!-- /{match[1]} -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", make, text, flags=re.DOTALL)
+
+
+def main():
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    draw(artifacts.read_json(RECORDED))
+    print(f"Filled: {path}. Drawn: {PICTURE}")
