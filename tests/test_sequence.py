@@ -192,7 +192,7 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
         make = ["make", "-n", "-o", ".venv/installed", f"OUT={output_dir}", f"RUN={sys.executable}",
                 "CONFIG=configs/smoke.json", *new, "all"]  # fmt: skip
         done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-        return re.findall(r"^\S*python (0\d\w+)\.py", done.stdout, re.MULTILINE)
+        return re.findall(r"^\S*python\S* (0\d\w+)\.py", done.stdout, re.MULTILINE)
 
     assert would_run() == []
     assert would_run("06_dpo.py") == ["06_dpo", "08_evaluate"]
