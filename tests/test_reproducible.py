@@ -31,7 +31,9 @@ def content(output_dir, stage):
     found = {}
     for path in sorted((output_dir / stage).rglob("*")):
         name = path.relative_to(output_dir / stage).as_posix()
-        if path.name == "metrics.json" or (stage, name) == ("08_evaluate", "predictions.jsonl"):
+        if (stage, name) == ("07_ppo", "ppo.png"):
+            continue  # it draws tokens a second, and all else in it is in log.jsonl
+        if path.name in ("metrics.json", "log.jsonl") or (stage, name) == ("08_evaluate", "predictions.jsonl"):
             found[name] = without_timings([json.loads(line) for line in as_lines(path)])
         elif name == "report.md":
             found[name] = re.sub(r"\| \d+ +\|$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)  # ms a call
