@@ -2,6 +2,7 @@
 
 import math
 import sys
+import textwrap
 from pathlib import Path
 
 from playground import artifacts
@@ -38,9 +39,9 @@ def sampled_answers(title, answers):
     """Some (record, completion, {component: reward}) as lines for the terminal: request, answer, what it earned."""
     lines = [f"\n{title}, sampled:"]
     for record, completion, parts in answers:
-        earned = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
+        earned = ", ".join(f"{name}={value:.2g}" for name, value in parts.items())
         lines += [f"  {line}" for line in record["prompt"].split("\n")]
-        lines += [f"  -> {completion.text.strip()}", f"     {earned}"]
+        lines += [f"  -> {completion.text.strip()}", textwrap.indent(textwrap.fill(earned, 75), " " * 5)]
     return printable("\n".join(lines))
 
 
