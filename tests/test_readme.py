@@ -80,6 +80,18 @@ def test_no_link_is_dead():
         assert anchor in anchors, anchor
 
 
+def test_the_messages_in_troubleshooting_are_those_of_the_scripts():
+    rows = re.findall(r"^\| (.*?) \|", TEXT.partition("## Troubleshooting")[2], re.MULTILINE)
+    shown = {message.strip(". ") for row in rows for message in re.findall(r"`([^`]+)`", row) if " " in message}
+    foreign = {"ensurepip is not available", "No matching distribution found for torch",
+               "running scripts is disabled on this system"}  # fmt: skip
+    code = "".join(path.read_text(encoding="utf-8") for path in [*ROOT.glob("0*.py"), *ROOT.glob("playground/*.py")])
+    assert len(shown - foreign) >= 6
+    for message in shown - foreign:
+        for part in re.split(r" ?\.\.\. ?| N$|^distilgpt2 ", message):
+            assert part in code, message
+
+
 def test_every_line_quoted_from_a_file_stands_in_it():
     assert not re.findall(r"^```(?!text$)\w+$", TEXT, re.MULTILINE), "code without a name on its fence"
     quoted = {path: code for path, code in README_BLOCKS.items() if (ROOT / path).exists()}
