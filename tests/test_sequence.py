@@ -210,12 +210,15 @@ def test_the_readmes_example_of_a_new_stage_runs(sequence, tmp_path):
 
 
 def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence, tmp_path):
+    def dry_run(*arguments, output_dir=sequence[0]):
+        make = ["make", "-n", "-o", ".venv/installed", f"OUT={output_dir}", f"RUN={sys.executable}",
+                "CONFIG=configs/smoke.json", *arguments]  # fmt: skip
+        return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
     def would_run(*changed, output_dir=sequence[0]):
         new = [flag for name in changed for flag in ("-W", name)]
-        make = ["make", "-n", "-o", ".venv/installed", f"OUT={output_dir}", f"RUN={sys.executable}",
-                "CONFIG=configs/smoke.json", *new, "all"]  # fmt: skip
-        done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-        return re.findall(r"^\S*python\S* (0\d\w+)\.py", done.stdout, re.MULTILINE)
+        printed = dry_run(*new, "all", output_dir=output_dir)
+        return re.findall(r"^\S*python\S* (0\d\w+)\.py", printed, re.MULTILINE)
 
     assert would_run() == []
     assert would_run("06_dpo.py") == ["06_dpo", "08_evaluate"]
@@ -229,6 +232,10 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
         "08_evaluate",
     ]
     assert sorted(would_run("configs/smoke.json")) == STAGES
+    table = "playground.report summary"  # make run shows it where 08_evaluate.py has not just done so
+    assert table in dry_run("run") and table not in dry_run("-W", "08_evaluate.py", "run")
+    shown = subprocess.run([sys.executable, "-m", *table.split(), str(sequence[0])], cwd=ROOT, capture_output=True)
+    assert b"sft, constrained" in shown.stdout
     edited = shutil.copytree(sequence[0], tmp_path / "outputs")
     dates = (edited / "06_dpo" / "log.jsonl").stat()
     (edited / "06_dpo" / "log.jsonl").write_text("")
