@@ -207,9 +207,7 @@ def main():
         if pairs is None:
             dpo = settings["dpo"]
             records, requests = train[: dpo["requests"]], pool[: dpo["unlabelled"]]
-            print(
-                f"{dpo['samples']} sampled answers each to {len(records)} labelled and {len(requests)} other requests:"
-            )
+            print(f"Sampling {dpo['samples']} answers each: {len(records)} labelled, {len(requests)} other requests.")
             checker = checking.Checker(train, tools)
             pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
             artifacts.write_json(artifact / "pairs.json", pairs)
