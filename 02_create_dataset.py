@@ -41,6 +41,7 @@ from playground.sources.formats import FORMATS
 STAGE = "02_create_dataset"
 SHOWN = 6  # records printed
 EXAMPLE = 400  # characters of an example in the data card; ToolBench's results can be pages long
+LEAKS = ("shared_phrasings", "shared_entities", "near_duplicates")  # printed; the data card has the overlaps too
 TOOLS_SHOWN = 40  # rows of the data card's table
 
 
@@ -156,6 +157,7 @@ def data_card(dataset, summaries, leaks, seed):
 def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
     artifacts.lock(settings)
+    print(f"Making records for training, validation and test from {settings['dataset']['source']}.\n")
     dataset = sources.build(settings)
     for why, count in dataset.left_out.items():
         print(f"Left out: {count} {why}.")
@@ -176,7 +178,9 @@ def main():
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
     if dataset.unlabelled:
         print("Requests without calls, for stages 06 and 07: rl.jsonl.")
-    print("Shared with training: " + "; ".join(in_words(leaks)) + ".")
+    print("Leak check, training against the others:")
+    for split, figures in leaks.items():
+        print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))
     print(f"Written: {artifact.final}. Next: python 03_finetune.py")
 
 

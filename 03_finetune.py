@@ -192,8 +192,8 @@ def main():
         raise UserError(f"no record has {max_length} tokens or fewer: raise sft.max_length or take another model.")
     if settings["model"]["use_lora"]:
         model = models.add_lora(model, settings)
-    print(f"Fine-tuning {base['name']} on {len(records)} records: {sft['epochs']} epochs, batches of "
-          f"{sft['batch_size']}, learning rate {sft['learning_rate']}, on {model.device}.")  # fmt: skip
+    print(f"Fine-tuning {base['name']} on {len(records)} records, on {model.device}: {sft['epochs']:g} epochs,")
+    print(f"batches of {sft['batch_size']}, learning rate {sft['learning_rate']}.")
 
     told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
     with (

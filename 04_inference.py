@@ -167,6 +167,8 @@ def main():
         return
     inputs = [tool_file, manifest] + [options.file or EXAMPLES] * (options.prompt is None)
     facts = {"base_model": base, **models.placement(model)}
+    decoding = "free" if options.free else "constrained"
+    print(f"Answering {len(requests)} requests with {options.source}'s model, {decoding}.")
     with artifacts.stage(settings, "04_inference", inputs=inputs, **facts) as artifact:
         transcripts = []
         for request in requests:

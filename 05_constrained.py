@@ -175,6 +175,7 @@ def main():
     untouched = models.load_model(base["path"], settings)
     compiled = generation.grammar_of_calls(tools, tokenizer)
     metrics, predictions, texts = {}, [], {}
+    print(f"Asking {base['name']}, untouched and fine-tuned, {len(requests)} requests, free and constrained.\n")
     with artifacts.stage(settings, STAGE, inputs=paths, base_model=base, **models.placement(tuned)) as artifact:
         for name, model in (("base", untouched), ("sft", tuned)):
             for decoding, completions, summary in compare(name, model, tokenizer, requests, tools, settings, compiled):
@@ -195,7 +196,7 @@ def main():
         artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
         artifacts.write_json(artifact / "metrics.json", metrics)
 
-    print(f'One request, step by step: "{requests[0]["prompt"]}"\n')
+    print(f"One request, step by step:\n{requests[0]['prompt']}\n")
     show_steps(steps)
     print(f"{text}\n\n{f'on {len(requests)} test requests':28}   valid    tool   exact  passes   s/call")
     for name in ("base", "sft"):

@@ -207,13 +207,15 @@ def main():
         if pairs is None:
             dpo = settings["dpo"]
             records, requests = train[: dpo["requests"]], pool[: dpo["unlabelled"]]
+            print(f"Sampling {dpo['samples']} answers each: {len(records)} labelled, {len(requests)} other requests.")
             checker = checking.Checker(train, tools)
             pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
             artifacts.write_json(artifact / "pairs.json", pairs)
         if not pairs:
             raise UserError("no answer was wrong and no argument can be swapped: raise dpo.temperature or dpo.samples.")
         kinds = collections.Counter(pair["kind"] for pair in pairs)
-        print(f"{len(pairs)} pairs: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
+        counts = "".join(f"\n{count:6} {kind}" for kind, count in kinds.most_common())
+        print(f"{len(pairs)} pairs, by what is wrong with the rejected answer:{counts}")
 
         validations = artifact.resumed("validations.json", [])
         if not validations:
@@ -254,7 +256,7 @@ def main():
         artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if models.has_bf16() else "float32")
 
     print(f"Exact calls on validation: {before['exact_call']:.1%} before, {validations[-1]['exact_call']:.1%} after, "
-          f"in {seconds:.0f} s. " + (f"Step {best['step']} is kept." if best is not before else
+          f"in {seconds:.0f} s.\n" + (f"Step {best['step']} is kept." if best is not before else
                                   "DPO did not help here: the fine-tuned model is kept as it was."))  # fmt: skip
     print(f"Written: {artifact.final}. Next: python 07_ppo.py")
 

@@ -253,6 +253,8 @@ def main():
     pools = list(zip(fitting, (without, ppo["rollouts"] - without), strict=True))
 
     checker = checking.Checker(train_records, tools)
+    print(f"PPO on {ppo['start']}'s model: {ppo['updates']} updates of {ppo['rollouts']} answers, "
+          f"{without} of them without a label.")  # fmt: skip
 
     def reward(completion, record):
         return reward_of(completion, record, tools, checker, ppo["reward"])
@@ -295,7 +297,7 @@ def main():
         print(f"Stopped at update {progress['update']}: in the last {ppo['patience']} validations kl was over "
               f"{ppo['kl_bound']} or the reward under the start's.")  # fmt: skip
     print(f"On validation: reward {before['reward']:.3f} before, {best['reward']:.3f} after; exact calls "
-          f"{before['exact_call']:.1%} before, {best['exact_call']:.1%} after; in {progress['seconds']:.0f} s. "
+          f"{before['exact_call']:.1%} and {best['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
           + (f"Update {best['update']} is kept." if best is not before else
              f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
     print(f"Written: {artifact.final}. Next: python 08_evaluate.py")

@@ -190,6 +190,8 @@ def main():
     predictions = evaluation.Predictions(
         Path(output_dir) / STAGE / "predictions.jsonl", datasets, evaluation.hash_settings(settings, tool_file)
     )
+    asked = ", ".join(f"{len(records)} of {split}" for split, records in splits.items())
+    print(f"Requests: {asked}. Models: {', '.join(found)}.")
     manifests = [path for stage in STAGES.values() if (path := Path(output_dir) / stage / "manifest.json").exists()]
     inputs = [*files.values(), tool_file, *manifests]
     with artifacts.stage(settings, STAGE, inputs=inputs, base_model=base) as artifact:

@@ -18,11 +18,11 @@ CHANGED := $(shell test -d $(OUT) && $(RUN) -m playground.artifacts verify $(OUT
 all: $(OUT)/01_baseline/manifest.json $(OUT)/04_inference/manifest.json $(OUT)/05_constrained/manifest.json $(OUT)/08_evaluate/manifest.json
 
 run: said all
-	@echo; sed -n '/^|/p;/^##/q' $(OUT)/08_evaluate/report.md
-	@echo "Report: $(OUT)/08_evaluate/report.md"
+	@$(if $(SHOWN),,$(RUN) -m playground.report summary $(OUT) && echo && echo "Report: $(OUT)/08_evaluate/report.html")
 
 said:
-	@echo "About 7 minutes on 2 cores with the embedded model, after installation; what is up to date is not made again."
+	@echo "About 7 minutes on 2 cores with the embedded model, after installation."
+	@echo "What is up to date is not made again."
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -56,6 +56,7 @@ $(OUT)/07_ppo/manifest.json: 07_ppo.py $(SHARED) $(OUT)/03_finetune/manifest.jso
 
 $(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/page.html $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
 	$(RUN) $< $(FLAGS)
+	$(eval SHOWN := the table, by the script itself)
 
 $(CHANGED:%=$(OUT)/%/manifest.json): again
 

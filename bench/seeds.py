@@ -66,7 +66,7 @@ def main():
                     decoding: {"n": cell["n"]} | {
                         metric: [run[split][model][decoding][metric]["value"] for run in grids]
                         for metric in scoring.METRICS
-                    }
+                    } | {"failures": [run[split][model][decoding]["failures"] for run in grids]}
                     for decoding, cell in decodings.items()
                 }
                 for model, decodings in cells.items()

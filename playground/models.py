@@ -50,7 +50,7 @@ def find_base(name):
             raise UserError(f"--model {name}: cannot be downloaded ({_first_line(error)}): try again.") from None
     if name != DEFAULT:
         raise UserError(f"--model {name}: not in the cache, and the hub cannot be reached: use a folder or `embedded`.")
-    print(f"{name} is not in the cache and the hub cannot be reached: using the embedded base model.", file=sys.stderr)
+    print(f"{name} is not cached and the hub not reachable: using the embedded model.", file=sys.stderr)
     return find_base("embedded")
 
 

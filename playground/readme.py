@@ -9,7 +9,7 @@ A made part stands between `<!-- name -->` and `<!-- /name -->`.
 import re
 from pathlib import Path
 
-from playground import artifacts, recipe, report
+from playground import artifacts, recipe, report, scoring
 
 ROOT = Path(__file__).parents[1]
 RECORDED, PICTURE = ROOT / "bench" / "seeds.json", ROOT / "bench" / "ladder.png"
@@ -20,6 +20,7 @@ COLUMNS = {
     "exact, by hand": ("test_wild", "exact_call"),
 }
 
+WRONG = [("base", "constrained"), ("sft", "free"), ("sft", "constrained"), ("dpo", "free"), ("ppo", "free")]
 SPLITS = {"test": "test", "test_wild": "by hand"}
 
 
@@ -51,6 +52,20 @@ def differences(recorded):
     return report.table(rows, list(rows[0]))
 
 
+def failures(recorded):
+    """How the wrong outputs to the test are wrong: each kind's share of the requests, mean over the seeds."""
+    models = recorded["splits"]["test"]
+    cells = {report.row_name(*name): models[name[0]][name[1]] for name in WRONG}
+    rows = []
+    for kind in scoring.FAILURES:
+        found = {
+            name: spread([run.get(kind, 0) / cell["n"] for run in cell["failures"]]) for name, cell in cells.items()
+        }
+        if any(share["value"] for share in found.values()):
+            rows.append({"": kind} | {name: report.rate(share, bounds=False) for name, share in found.items()})
+    return report.table(rows, list(rows[0]))
+
+
 def costs(recorded):
     """Seconds and memory of the stages that work."""
     rows = []
@@ -76,7 +91,8 @@ def draw(recorded):
 def filled(text):
     """README.md's text with every made part made anew. Raises UserError for a part that nothing makes."""
     recorded = artifacts.read_json(RECORDED)
-    parts = {"results": results, "differences": differences, "costs": costs, "settings": lambda _: recipe.table()}
+    parts = {"results": results, "differences": differences, "failures": failures, "costs": costs,
+             "settings": lambda _: recipe.table()}  # fmt: skip
 
     def make(match):
         if match[1] not in parts:

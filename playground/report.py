@@ -2,6 +2,7 @@
 
 import math
 import sys
+import textwrap
 from pathlib import Path
 
 from playground import artifacts
@@ -20,6 +21,7 @@ SHOWN = {
     "executes right": "execution_success",
     "answer's facts": "response_quality",
 }
+BRIEF = ("JSON", "valid", "tool", "args", "exact", "runs", "facts")  # the same for a terminal's 80 columns
 STEPS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
 FIGURES = ("ladder", "failures", "confusion")
 
@@ -37,9 +39,9 @@ def sampled_answers(title, answers):
     """Some (record, completion, {component: reward}) as lines for the terminal: request, answer, what it earned."""
     lines = [f"\n{title}, sampled:"]
     for record, completion, parts in answers:
-        earned = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
+        earned = ", ".join(f"{name}={value:.2g}" for name, value in parts.items())
         lines += [f"  {line}" for line in record["prompt"].split("\n")]
-        lines += [f"  -> {completion.text.strip()}", f"     {earned}"]
+        lines += [f"  -> {completion.text.strip()}", textwrap.indent(textwrap.fill(earned, 75), " " * 5)]
     return printable("\n".join(lines))
 
 
@@ -191,11 +193,13 @@ def grid_rows(cells, bounds):
 
 
 def summary(metrics):
-    """The headline grid of each split for the terminal."""
-    return "\n\n".join(
-        f"{split}, {_n(cells)} requests, greedy:\n\n" + table(grid_rows(cells, False), ["", *SHOWN, "ms a call"])
-        for split, cells in metrics["splits"].items()
-    )
+    """The headline grid of each split for the terminal, in 80 columns as long as no model's name is long."""
+    grids = []
+    for split, cells in metrics["splits"].items():
+        rows = [["", *BRIEF, "ms"], *(row.values() for row in grid_rows(cells, False))]
+        lines = [f"{name:18}" + "".join(f"{value:>7}" for value in values) for name, *values in rows]
+        grids.append("\n".join([f"{split}, {_n(cells)} requests, greedy:", *lines]))
+    return "\n\n".join(grids)
 
 
 def _n(cells):
@@ -252,12 +256,17 @@ def write(folder, metrics, settings):
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def read_evaluation(run):
+    """metrics.json of the evaluation in an output folder. Raises UserError where there is none."""
+    return artifacts.read_json(artifacts.require(run, "08_evaluate", "metrics.json"))
+
+
 def compare(runs):
     """Several runs' exact calls and more side by side, as Markdown; a run is an output folder with stage 08 in it.
 
     Raises UserError for a folder without an evaluation, or where two runs answered different requests.
     """
-    found = {run: artifacts.read_json(artifacts.require(run, "08_evaluate", "metrics.json")) for run in runs}
+    found = {run: read_evaluation(run) for run in runs}
     first, *others = found
     for run in others:
         if found[run]["datasets"] != found[first]["datasets"]:
@@ -281,8 +290,12 @@ def read_log(path):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["readme"]:
-        sys.exit("usage: python -m playground.report readme")
     from playground import readme
 
-    artifacts.run(readme.main)
+    match sys.argv[1:]:
+        case ["readme"]:
+            artifacts.run(readme.main)
+        case ["summary", run]:
+            artifacts.run(lambda: print(summary(read_evaluation(run))))
+        case _:
+            sys.exit("usage: python -m playground.report readme, or summary DIR")

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+# README.md's code, {name on the fence: code}: quoted from the file of that name, or for the reader to write.
+README_BLOCKS = dict(
+    re.findall(r"^```\w+ (\S+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -109,6 +109,12 @@ def test_the_page_is_one_file_that_escapes_everything_and_names_what_is_left_out
     )
 
 
+def test_the_grid_for_the_terminal_has_every_row_in_80_columns():
+    lines = report.summary(evaluated()[0]).splitlines()
+    assert [line.split("  ")[0] for line in lines[2:]] == ["base", "base, constrained", "sft", "sft, constrained"]
+    assert "50.0%" in lines[4] and max(map(len, lines)) <= 80
+
+
 def test_an_output_of_many_lines_is_cut_in_the_page():
     assert page._head("one\ntwo\n") == "one\ntwo"
     assert page._head("Call:\n\n" * 50).splitlines() == ["Call:", ""] * (page.MOST_LINES // 2) + ["..."]

@@ -1,18 +1,27 @@
 """README.md: what is made is made from what is recorded, and what it says to type can be typed."""
 
+import json
+import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
-from conftest import ROOT
+from conftest import README_BLOCKS, ROOT
 
-from playground import readme, recipe
+import tools as toolbox
+from playground import artifacts, models, readme, recipe
 from playground.artifacts import UserError
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"^ {4}.*|`[^`\n]+`", TEXT, re.MULTILINE))
-COMMANDS = re.findall(r"python (0\d_\w+\.py)([^#`\n]*)", CODE)
+COMMANDS = [
+    (script, rest)
+    for script, rest in re.findall(r"python (0\d_\w+\.py)([^#`\n]*)", CODE)
+    if script not in README_BLOCKS or (ROOT / script).exists()  # else one that this page tells to write
+]
+SECTIONS = "dataset|teacher|baseline|sft|generate|constrained|dpo|ppo|evaluate"
 
 
 def test_the_made_parts_are_those_of_the_recorded_runs():
@@ -52,6 +61,118 @@ def test_every_module_make_target_and_bench_script_shown_is_there():
         assert target in targets
 
 
+def test_every_setting_named_is_one():
+    settings = recipe.load()
+    for name in re.findall(rf"`((?:{SECTIONS})\.(?!png)[a-z_.]+)`", TEXT):
+        found = settings
+        for key in name.split("."):
+            assert key in found, name
+            found = found[key]
+
+
 def test_no_link_is_dead():
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT):
         assert re.match("https?://", target) or (ROOT / target).exists(), target
+    headings = re.findall(r"^#+ (.*)", re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+    assert len(anchors) == len(set(anchors))
+    for anchor in re.findall(r"\]\(#([^)]+)\)", TEXT):
+        assert anchor in anchors, anchor
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_scripts():
+    rows = re.findall(r"^\| (.*?) \|", TEXT.partition("## Troubleshooting")[2], re.MULTILINE)
+    shown = {message.strip(". ") for row in rows for message in re.findall(r"`([^`]+)`", row) if " " in message}
+    foreign = {"ensurepip is not available", "No matching distribution found for torch",
+               "running scripts is disabled on this system"}  # fmt: skip
+    code = "".join(path.read_text(encoding="utf-8") for path in [*ROOT.glob("0*.py"), *ROOT.glob("playground/*.py")])
+    assert len(shown - foreign) >= 6
+    for message in shown - foreign:
+        for part in re.split(r" ?\.\.\. ?| N$|^distilgpt2 ", message):
+            assert part in code, message
+
+
+def test_every_line_quoted_from_a_file_stands_in_it():
+    assert not re.findall(r"^```(?!text$)\w+$", TEXT, re.MULTILINE), "code without a name on its fence"
+    quoted = {path: code for path, code in README_BLOCKS.items() if (ROOT / path).exists()}
+    assert quoted.keys() > {"01_baseline.py", "03_finetune.py", "07_ppo.py"}
+    for path, code in quoted.items():
+        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+        count = len(code.splitlines())
+        starts = (textwrap.dedent("\n".join(lines[i : i + count])) for i in range(len(lines)))
+        assert code.strip() in (start.strip() for start in starts), path
+
+
+def test_what_is_said_of_the_results_is_so():
+    recorded = artifacts.read_json(readme.RECORDED)
+    test, wild = recorded["splits"]["test"], recorded["splits"]["test_wild"]
+
+    def value(cell, metric):
+        return readme.spread(cell[metric])["value"]
+
+    for cells in (*test.values(), *wild.values()):
+        assert value(cells["constrained"], "schema_validity") == 1
+        assert abs(value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")) < 0.02
+    assert value(test["sft"]["constrained"], "tool_accuracy") > value(test["sft"]["free"], "tool_accuracy")
+    assert value(test["sft"]["free"], "exact_call") > 0.6
+    for run in test["sft"]["free"]["failures"]:
+        assert max(run, key=run.get) == "wrong value"
+    for split in ("test", "test_wild"):
+        assert recorded["differences"][split]["ppo"]["low"] < 0 < recorded["differences"][split]["ppo"]["high"]
+        assert 0 < recorded["differences"][split]["dpo"]["value"] < 0.03
+    assert 330 <= sum(readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()) <= 420  # "7 minutes"
+
+
+def test_the_masks_work_in_generate_as_shown(capsys):
+    code = README_BLOCKS["masked_generate.py"].replace("outputs/03_finetune/model", models.EMBEDDED.as_posix())
+    exec(compile(code, "README.md", "exec"), {})
+    assert not toolbox.validate_call(toolbox.parse_call(capsys.readouterr().out), toolbox.load_tools())
+
+
+def test_the_schema_shown_allows_two_calls_only(tokenizer):
+    from playground.grammar import compile_schema
+
+    grammar = compile_schema(json.loads(README_BLOCKS["two_cities.json"]), tokenizer)
+
+    def allows(call):
+        matcher = grammar.matcher()
+        for token in tokenizer(toolbox.to_json(call))["input_ids"]:
+            if not matcher.mask(64)[token]:
+                return False
+            matcher.accept(token)
+        return matcher.is_complete
+
+    for city in ("Oslo", "Paris", "Madrid"):
+        assert allows({"tool": "get_weather", "args": {"city": city}}) == (city != "Madrid")
+
+
+def test_a_tool_can_be_added_as_shown(tmp_path, monkeypatch):
+    entries = json.loads(toolbox.TOOL_FILE.read_text(encoding="utf-8"))
+    entries.append(json.loads(README_BLOCKS["set_timer.json"]))
+    tool_file = tmp_path / "tools.json"
+    tool_file.write_text(json.dumps(entries))
+    monkeypatch.setattr(toolbox, "EXECUTORS", dict(toolbox.EXECUTORS))
+    exec(README_BLOCKS["set_timer.py"], {"executor": toolbox.executor})
+    added = toolbox.load_tools(tool_file)
+    assert toolbox.execute({"tool": "set_timer", "args": {"minutes": 25}}, added) == {"status": "set", "minutes": 25}
+    assert "error" in toolbox.execute({"tool": "set_timer", "args": {"minutes": 0}}, added)
+
+    def run(*command, status=0):
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        return done
+
+    stage, own = ROOT / "02_create_dataset.py", ("--tools", tool_file)
+    assert "no phrasings for the tool 'set_timer'" in run(stage, *own, status=2).stderr
+    run(stage, "--tools", toolbox.TOOL_FILE)
+    (tmp_path / "outputs" / "02_create_dataset" / "train.jsonl").rename(tmp_path / "all.jsonl")
+    (tmp_path / "timers.py").write_text(README_BLOCKS["timers.py"], encoding="utf-8")
+    run("timers.py")
+    assert "wake me" in (tmp_path / "all.jsonl").read_text(encoding="utf-8")
+    run(stage, *own, "--source", "all.jsonl", "--output-dir", "timer")
+    for split in ("train", "val", "test"):
+        records = artifacts.read_records(tmp_path / "timer" / "02_create_dataset" / f"{split}.jsonl")
+        assert any("set_timer" in record["completion"] for record in records), split

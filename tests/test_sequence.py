@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, SHARED, save_random_model
+from conftest import README_BLOCKS, ROOT, SHARED, save_random_model
 
 from playground import artifacts, locking, scoring
 
@@ -186,13 +186,39 @@ def test_the_trace_opens_in_a_browser(sequence):
     assert "CONSOLE" not in done.stderr
 
 
+def test_every_stage_writes_what_the_readme_says(sequence):
+    table = re.findall(r"^\| (0\d_\w+) \| ([^;|]*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {stage: {name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)} for stage, cell in table[-8:]}
+    assert list(listed) == STAGES
+    for stage, names in listed.items():
+        found = {path.name for path in (sequence[0] / stage).iterdir()} - {"manifest.json", "metrics.json"}
+        assert names == {name for name in found if stage != "08_evaluate" or not name.endswith(".png")}, stage
+
+
+def test_the_readmes_example_of_a_new_stage_runs(sequence, tmp_path):
+    for stage in ("03_finetune", "06_dpo", "07_ppo"):
+        shutil.copytree(sequence[0] / stage, tmp_path / stage)
+    script = tmp_path / "09_average.py"
+    script.write_text(README_BLOCKS["09_average.py"], encoding="utf-8")
+    command = [sys.executable, str(script), "--model", "embedded", "--output-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert "Next: python 08_evaluate.py --model" in done.stdout
+    models = {tuple(model_hashes(tmp_path, stage).items()) for stage in ("03_finetune", "07_ppo", "09_average")}
+    assert len(models) > 1 and (tmp_path / "09_average" / "model" / "model.safetensors").exists()
+
+
 def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence, tmp_path):
+    def dry_run(*arguments, output_dir=sequence[0]):
+        make = ["make", "-n", "-o", ".venv/installed", f"OUT={output_dir}", f"RUN={sys.executable}",
+                "CONFIG=configs/smoke.json", *arguments]  # fmt: skip
+        return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
     def would_run(*changed, output_dir=sequence[0]):
         new = [flag for name in changed for flag in ("-W", name)]
-        make = ["make", "-n", "-o", ".venv/installed", f"OUT={output_dir}", f"RUN={sys.executable}",
-                "CONFIG=configs/smoke.json", *new, "all"]  # fmt: skip
-        done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-        return re.findall(r"^\S*python\S* (0\d\w+)\.py", done.stdout, re.MULTILINE)
+        printed = dry_run(*new, "all", output_dir=output_dir)
+        return re.findall(r"^\S*python\S* (0\d\w+)\.py", printed, re.MULTILINE)
 
     assert would_run() == []
     assert would_run("06_dpo.py") == ["06_dpo", "08_evaluate"]
@@ -206,6 +232,10 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
         "08_evaluate",
     ]
     assert sorted(would_run("configs/smoke.json")) == STAGES
+    table = "playground.report summary"  # make run shows it where 08_evaluate.py has not just done so
+    assert table in dry_run("run") and table not in dry_run("-W", "08_evaluate.py", "run")
+    shown = subprocess.run([sys.executable, "-m", *table.split(), str(sequence[0])], cwd=ROOT, capture_output=True)
+    assert b"sft, constrained" in shown.stdout
     edited = shutil.copytree(sequence[0], tmp_path / "outputs")
     dates = (edited / "06_dpo" / "log.jsonl").stat()
     (edited / "06_dpo" / "log.jsonl").write_text("")
