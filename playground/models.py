@@ -9,6 +9,7 @@ import threading
 import warnings
 from pathlib import Path
 
+from playground import parallel
 from playground.artifacts import UserError, read_manifest, require, sha256
 
 DEFAULT = "distilgpt2"
@@ -113,8 +114,16 @@ def load_start(recipe, stage, tool_file):
     return tokenizer, model, base
 
 
+def save(model, folder):
+    """Save a model, or its adapter; of several processes that have it, the main one does."""
+    if parallel.is_main():
+        model.save_pretrained(folder)
+
+
 def save_whole(model, tokenizer, folder):
     """Save model and tokenizer so that `folder` needs no other: an adapter is merged into a copy of the weights."""
+    if not parallel.is_main():
+        return
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()
     model.save_pretrained(folder)
@@ -136,6 +145,9 @@ def load_model(path, recipe, base_path=None):
     settings = recipe["model"]
     if settings["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
+    if settings["device_map"] and parallel.size() > 1:
+        raise UserError("model.device_map spreads one model over the GPUs, and several processes need one each: "
+                        "set it to null, or start one process.")  # fmt: skip
     place, adapter = device(settings["device"]), Path(path, "adapter_config.json").exists()
     _require_safetensors(path)
     try:

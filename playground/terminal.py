@@ -6,19 +6,23 @@ import shlex
 import sys
 import threading
 
-from playground import locking
+from playground import locking, parallel
 from playground.errors import UserError, why_not_written
 from tools import ToolFileError
 
 
-def run(main):
+def run(main, in_parallel=False):
     """Call `main()`, and turn what the user can mend into a sentence on standard error and an exit status.
 
     1 where the output folder cannot be written, 2 for anything else that was asked wrongly, 130 for Ctrl-C.
+    in_parallel: whether several processes may share the work; they say the sentence once and end alike.
     """
     sys.unraisablehook = _interrupt_again
     try:
-        main()
+        with parallel.only_main_speaks():
+            if parallel.size() > 1 and not in_parallel:
+                raise UserError(f"{sys.argv[0]} works in one process: start it as `{command()}`.")
+            main()
         return
     except (UserError, ToolFileError) as error:
         status, message = getattr(error, "status", 2), f"error: {error}"
@@ -26,7 +30,10 @@ def run(main):
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
     except Exception as error:
         if not (reason := why_not_written(error)):
-            raise
+            first, status = parallel.first_to_fail(1)
+            if first:
+                raise
+            sys.exit(status)
         folders = " or ".join(map(str, locking.held())) or "the output folder"
         status = 1
         message = (
@@ -34,7 +41,9 @@ def run(main):
             "choose another --output-dir, and run the same command again."
         )
     gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
-    print(message, file=sys.stderr)
+    first, status = parallel.first_to_fail(status)
+    if first:
+        print(message, file=sys.stderr)
     sys.exit(status)
 
 
