@@ -153,6 +153,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         logging_steps=1,  # a mean over several steps would start anew where a run is resumed
         report_to="none",
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         disable_tqdm=False,
     )
     trainer = CompletionTrainer(

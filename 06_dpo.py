@@ -164,6 +164,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         logging_steps=LOG_EVERY,
         report_to="none",
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         pad_to_multiple_of=PADDED_TO,
         disable_tqdm=False,
     )

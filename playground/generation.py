@@ -68,11 +68,14 @@ def generate(
             f"{grammar.start.tokens_missing} tokens."
         )
     temperature = settings["temperature"] if temperature is None else temperature
-    seed = parallel.own_seed(recipe["seed"] if seed is None else seed)
-    sampler = (temperature, torch.Generator(model.device).manual_seed(seed))
+    seed = recipe["seed"] if seed is None else seed
     encoded = fit([toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts], model, settings["max_new_tokens"])
     # Prompts of one length side by side need the least padding.
-    order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))[parallel.rank() :: parallel.size()]
+    order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
+    in_shares = not models.is_sharded(model)  # else all processes have to take part in every step of the model
+    if in_shares:
+        order, seed = order[parallel.rank() :: parallel.size()], parallel.own_seed(seed)
+    sampler = (temperature, torch.Generator(model.device).manual_seed(seed))
 
     def answer():
         """[(which prompt, its Completion)] of this process."""
@@ -96,7 +99,7 @@ def generate(
 
     if len(prompts) > 1:
         models.release_freed_memory()  # of the training before
-    completions = dict(parallel.gather(answer))
+    completions = dict(parallel.gather(answer) if in_shares else answer())
     if len(prompts) > 1:
         models.release_freed_memory()
     return [completions[i] for i in range(len(prompts))]

@@ -30,7 +30,7 @@ def lock(recipe):
     with the process id of a run that is there already, OutputError where the folder cannot be written. Several
     processes that work as one meet here, and the main one keeps the lock for all.
     """
-    parallel.join(recipe["model"]["device"])
+    parallel.join(recipe)
     if parallel.is_main():
         _settle(recipe["output_dir"])
     parallel.wait()

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ctypes
+import os
 import re
 import sys
 import threading
@@ -102,6 +103,8 @@ def load_start(recipe, stage, tool_file):
     switched off it leaves the model that the training started from. Raises UserError where the stage was trained
     for other tools than those in tool_file.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UserError("this stage trains with the whole model in each process: take configs/accelerate/gpus.yaml.")
     manifest = read_manifest(recipe["output_dir"], stage)
     trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]
     if trained_for != [sha256(tool_file)]:
@@ -114,10 +117,21 @@ def load_start(recipe, stage, tool_file):
     return tokenizer, model, base
 
 
+def is_sharded(model):
+    """Whether several processes hold a part of the model's weights each (FSDP)."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
 def save(model, folder):
-    """Save a model, or its adapter; of several processes that have it, the main one does."""
+    """Save a model, or its adapter; of several processes that have it or a part of it, the main one writes."""
+    options = {}
+    if is_sharded(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options["state_dict"] = get_model_state_dict(model, options=whole)
     if parallel.is_main():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **options)
 
 
 def save_whole(model, tokenizer, folder):

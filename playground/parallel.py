@@ -7,12 +7,8 @@ is put together again, so that all of them know the same. Only the main process 
 process, the usual case, every function hands back what it was given, and nothing here imports torch.
 """
 
-import contextlib
 import os
 import random
-import signal
-import sys
-from pathlib import Path
 
 from playground.errors import UserError
 
@@ -31,14 +27,14 @@ def is_main():
     return rank() == 0
 
 
-def join(device):
-    """Meet the other processes; device: the recipe's. Everything below needs it, where there are any."""
+def join(recipe):
+    """Meet the other processes. Everything below needs it, where there are any."""
     if size() > 1:
         from accelerate import PartialState
 
         from playground import models
 
-        PartialState(cpu=models.device(device) == "cpu")
+        PartialState(cpu=models.device(recipe["model"]["device"]) == "cpu")
 
 
 def wait():
@@ -137,28 +133,3 @@ class WholeBatches:
             loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
             loader.batch_sampler.even_batches = False
         return loader
-
-
-@contextlib.contextmanager
-def only_main_speaks():
-    """A block in which the other processes print nothing, and end without a word on Ctrl-C."""
-    if is_main():
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with Path(os.devnull).open("w") as no, contextlib.redirect_stdout(no), contextlib.redirect_stderr(no):
-        yield
-
-
-def first_to_fail(status):
-    """(whether this process is to tell its error, the status that all end with): the first one to fail decides.
-
-    The others fail soon after it, waiting for a process that is no more.
-    """
-    torch = sys.modules.get("torch")
-    if size() == 1 or not (torch and torch.distributed.is_initialized()):
-        return is_main(), status  # until they have met, what is wrong for one is wrong for all
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(host, port, is_master=False)  # the launcher's, which outlives the processes
-    first, status = store.compare_set("failed", "", f"{rank()} {status}").decode().split()
-    return int(first) == rank(), int(status)
