@@ -3,6 +3,7 @@
     python 03_finetune.py
     python 03_finetune.py --epochs 5 --learning-rate 1e-3
     python 03_finetune.py --lora
+    accelerate launch --config_file configs/accelerate/gpus.yaml 03_finetune.py    # see docs/scaling.md
 
 The loss is cross-entropy on the completion only: the model is not asked to learn to write requests. The
 end-of-sequence token is part of the completion, and here it really is: many tutorials set the padding token
@@ -22,7 +23,7 @@ import re
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, tracking
+from playground import artifacts, parallel, recipe, tracking
 from playground.artifacts import UserError
 
 STAGE = "03_finetune"
@@ -44,18 +45,13 @@ def encode(record, tokenizer):
     return {"input_ids": prompt + completion, "labels": [IGNORE] * len(prompt) + completion}
 
 
-def argument_values(text):
-    """The strings that the calls in a text give as arguments, but for what `respond` says."""
-    calls = [json.loads(line) for line in re.findall(r'{"tool": .*', text)]
-    return [value for call in calls if call["tool"] != "respond" for value in call["args"].values()]
-
-
 def words_of(record):
-    """The words in the arguments of the calls of a record that is SWAPPED; none of another source's."""
+    """The words in the arguments of a SWAPPED record's calls, but for what `respond` says; none of another source's."""
     if record.get("source") not in SWAPPED:
         return set()  # another source's arguments may be numbers, one of a few words, or bounded
-    values = argument_values(f"{record['prompt']}\n{record['completion']}")
-    return {word for value in values for word in re.findall(r"[^\W\d_]{3,}", value)}
+    lines = re.findall(r'{"tool": .*', f"{record['prompt']}\n{record['completion']}")
+    calls = [call for call in map(json.loads, lines) if call["tool"] != "respond"]
+    return {word for call in calls for value in call["args"].values() for word in re.findall(r"[^\W\d_]{3,}", value)}
 
 
 def swap_arguments(record, words, share, rng):
@@ -121,16 +117,17 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         # Python's own random numbers, because the trainer keeps their state in its checkpoints.
         swapped = [encode(swap_arguments(row, words, sft["swap_share"], random), tokenizer) for row in rows]
         fits = [len(row["input_ids"]) <= sft["max_length"] for row in swapped]  # other words may have more tokens
-        return pad([new if fit else encode(row, tokenizer) for row, new, fit in zip(rows, swapped, fits, strict=True)])
+        batch = [new if fit else encode(row, tokenizer) for row, new, fit in zip(rows, swapped, fits, strict=True)]
+        learned = [sum(label != IGNORE for label in row["labels"]) for row in batch]
+        # One of several processes takes a share, weighted so that their mean losses average to the whole batch's.
+        weight = parallel.size() * sum(parallel.share(learned)) / sum(learned)
+        return {**pad(parallel.share(batch) or batch[:1]), "weight": weight}
 
-    class CompletionTrainer(SFTTrainer):
+    class CompletionTrainer(parallel.WholeBatches, SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             # Here rather than by the trainer, which would compute the validation's answers in bf16 too.
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=models.has_bf16()):
-                return completion_loss(model, inputs)
-
-        def create_model_card(self, *args, **kwargs):
-            pass  # TRL's own would name neither model nor data, and list its tags in another order each time
+                return inputs["weight"] * completion_loss(model, inputs)
 
     class AfterEpoch(TrainerCallback):
         def on_epoch_end(self, args, state, control, model=None, **_):
@@ -156,6 +153,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         logging_steps=1,  # a mean over several steps would start anew where a run is resumed
         report_to="none",
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         disable_tqdm=False,
     )
     trainer = CompletionTrainer(
@@ -211,7 +209,7 @@ def main():
             validations[:] = [v for v in validations if v["epoch"] < epoch]  # killed between this and a checkpoint
             print(f"\nepoch {epoch}: {row['exact_call']:.0%} of {row['n']} validation requests exact")
             if row["exact_call"] >= max(v["exact_call"] for v in validations):
-                model.save_pretrained(artifact / "model")
+                models.save(model, artifact / "model")
                 row["kept"] = True
             validations.append(row)
             log({"validation": row}, trainer.state.global_step)
@@ -221,6 +219,8 @@ def main():
         begin = time.time()
         trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
         seconds = time.time() - begin
+        if not parallel.is_main():
+            return
         tokenizer.save_pretrained(artifact / "model")
 
         losses = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
@@ -247,4 +247,4 @@ def main():
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    artifacts.run(main, in_parallel=True)

@@ -2,6 +2,7 @@
 
     python 06_dpo.py
     python 06_dpo.py --set dpo.unlabelled=0      # pairs from labelled requests only
+    accelerate launch --config_file configs/accelerate/gpus.yaml 06_dpo.py       # see docs/scaling.md
 
 SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers training
 requests several times, with sampling; where an answer is wrong, it is paired with the right one. For requests
@@ -28,7 +29,7 @@ import random
 import time
 
 import tools as toolbox
-from playground import artifacts, checking, negatives, recipe, scoring, tracking
+from playground import artifacts, checking, negatives, parallel, recipe, scoring, tracking
 from playground.artifacts import UserError
 
 STAGE = "06_dpo"
@@ -107,7 +108,7 @@ def collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
         ids = toolbox.encode_completion(wrong, tokenizer)
         pairs.append(pair_of(record, "hard negative", "hard negative", record["completion"], wrong, ids))
     rng.shuffle(pairs)
-    return pairs[: dpo["max_pairs"]]
+    return parallel.even(pairs[: dpo["max_pairs"]])  # DPOTrainer needs as many in every process
 
 
 def encode(pair, tokenizer):
@@ -128,12 +129,9 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
     disable_progress_bars()
     dpo = settings["dpo"]
 
-    class EncodedDPOTrainer(DPOTrainer):
+    class EncodedDPOTrainer(parallel.WholeBatches, DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset  # encoded above, by the rules that generation follows
-
-        def create_model_card(self, *args, **kwargs):
-            pass  # TRL's own would name neither model nor data, and list its tags in another order each time
 
     class Checkpoints(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
@@ -144,7 +142,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(state.global_step, model)
 
-    at_once = math.gcd(dpo["batch_size"], MOST_AT_ONCE)
+    at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), MOST_AT_ONCE)
     arguments = DPOConfig(
         output_dir=str(artifact.path),
         seed=settings["seed"],
@@ -155,7 +153,8 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         beta=dpo["beta"],
         loss_type=["sigmoid", "sft"],  # DPO's loss, and the chosen completion's negative log-likelihood
         loss_weights=[1.0, dpo["nll_weight"]],
-        precompute_ref_log_probs=True,  # the reference never changes, so it is asked once
+        # The reference never changes, so it is asked once; but TRL keeps that where other processes do not find it.
+        precompute_ref_log_probs=parallel.size() == 1,
         max_length=None,
         use_cpu=model.device.type == "cpu",
         bf16=models.has_bf16(),
@@ -165,6 +164,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         logging_steps=LOG_EVERY,
         report_to="none",
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         pad_to_multiple_of=PADDED_TO,
         disable_tqdm=False,
     )
@@ -177,6 +177,8 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         peft_config=models.lora_config(model, settings) if settings["model"]["use_lora"] else None,
         callbacks=[Checkpoints()],
     )
+    collate = trainer.data_collator
+    trainer.data_collator = lambda batch: collate(parallel.share(batch))
     progress.show(trainer, {"loss": "loss", "rewards/accuracies": "ranked right"})
     return trainer
 
@@ -235,6 +237,8 @@ def main():
         begin = time.time()
         trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
         seconds = time.time() - begin
+        if not parallel.is_main():
+            return
 
         before, best = validations[0], max(validations, key=lambda row: row["exact_call"])  # the first of equals
         tokens = sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
@@ -262,4 +266,4 @@ def main():
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    artifacts.run(main, in_parallel=True)

@@ -2,6 +2,7 @@
 
     python 07_ppo.py
     python 07_ppo.py --set ppo.start=06_dpo      # go on from DPO's model instead of SFT's
+    accelerate launch --config_file configs/accelerate/gpus.yaml 07_ppo.py       # see docs/scaling.md
 
 The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
 that evaluates: no reward model, so nothing that can be flattered. Most of the requests (rl.jsonl) have no label:
@@ -28,7 +29,7 @@ from contextlib import nullcontext
 from statistics import fmean as mean
 
 import tools as toolbox
-from playground import artifacts, checking, models, recipe, report, scoring, tracking
+from playground import artifacts, checking, models, parallel, recipe, report, scoring, tracking
 from playground.artifacts import UserError
 from playground.learner import evaluate_tokens, explained_variance, load_learner, masked_mean, whiten
 
@@ -83,20 +84,21 @@ def ppo_loss(log_probs, entropy, values, rollout, ppo):
     import torch
 
     mask, advantages = rollout["completion_mask"], rollout["advantages"]
+    tokens = parallel.total(mask.sum())  # of all processes, whose losses are parts of one sum
     log_ratio = log_probs - rollout["log_probs"]
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - ppo["clip_coef"], 1 + ppo["clip_coef"])
-    policy_loss = masked_mean(-torch.min(ratio * advantages, clipped * advantages), mask)
+    policy_loss = masked_mean(-torch.min(ratio * advantages, clipped * advantages), mask, tokens)
     near = rollout["values"] + (values - rollout["values"]).clamp(-ppo["value_clip_coef"], ppo["value_clip_coef"])
     errors = torch.max((values - rollout["returns"]) ** 2, (near - rollout["returns"]) ** 2)
-    value_loss = 0.5 * masked_mean(errors, mask)
-    mean_entropy = masked_mean(entropy, mask)
+    value_loss = 0.5 * masked_mean(errors, mask, tokens)
+    mean_entropy = masked_mean(entropy, mask, tokens)
     watched = {
         "policy_loss": policy_loss.item(),
         "value_loss": value_loss.item(),
         "entropy": mean_entropy.item(),
-        "approx_kl": masked_mean(ratio.detach() - 1 - log_ratio.detach(), mask).item(),  # joschu.net/blog/kl-approx
-        "clipfrac": masked_mean(((ratio - 1).abs() > ppo["clip_coef"]).float(), mask).item(),
+        "approx_kl": masked_mean((ratio - 1 - log_ratio).detach(), mask, tokens).item(),  # joschu.net/blog/kl-approx
+        "clipfrac": masked_mean(((ratio - 1).abs() > ppo["clip_coef"]).float(), mask, tokens).item(),
     }
     return policy_loss + ppo["value_coef"] * value_loss - ppo["entropy_coef"] * mean_entropy, watched
 
@@ -128,6 +130,7 @@ def lay_out(learner, answers, kl_coef, ppo):
             log_probs[columns], _, values[columns] = evaluate_tokens(learner.policy, batch, learner.critic)
             with nullcontext() if learner.reference else learner.policy.disable_adapter():
                 reference_log_probs[columns], _, _ = evaluate_tokens(learner.reference or learner.policy, batch)
+    log_probs, reference_log_probs, values = map(parallel.total, (log_probs, reference_log_probs, values))
     kl = (log_probs - reference_log_probs) * mask
     rewards = -kl_coef * kl
     rewards[rows, lengths - 1] += torch.tensor([parts["mean"] for _, _, parts in answers], device=device)
@@ -156,11 +159,12 @@ def improve(learner, rollout, ppo, rng):
             loss, seen = ppo_loss(*evaluate_tokens(learner.policy, batch, learner.critic), batch, ppo)
             learner.optimizer.zero_grad()
             learner.accelerator.backward(loss)
+            parallel.total_gradients(learner.parameters())
             norm = learner.accelerator.clip_grad_norm_(learner.parameters(), ppo["max_grad_norm"])
             if not torch.isfinite(loss + norm):
                 raise FloatingPointError
             learner.optimizer.step()
-            epoch.append(seen)
+            epoch.append(parallel.total_of(seen))
         watched += epoch
         if ppo["target_kl"] and mean(seen["approx_kl"] for seen in epoch) > ppo["target_kl"]:
             break
@@ -272,6 +276,8 @@ def main():
         models.in_memory("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
         progress = train(learner, pools, reward, validate, settings, artifact, track)
+        if not parallel.is_main():
+            return
         log, validations = progress["log"], progress["validations"]
         before, best = validations[0], max(validations, key=lambda row: row["reward"])  # the first of equals
         constant = sum(row["constant_reward"] for row in log)
@@ -304,4 +310,4 @@ def main():
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    artifacts.run(main, in_parallel=True)

@@ -4,6 +4,7 @@
     python 08_evaluate.py --model path/to/folder             # that model too
     python 08_evaluate.py --compare outputs other/outputs    # finished runs, side by side
     python 08_evaluate.py --bfcl DIR --model NAME            # the Berkeley leaderboard's rows instead
+    accelerate launch --config_file configs/accelerate/gpus.yaml 08_evaluate.py    # see docs/scaling.md
 
 The test's phrasings and entities occur in no training record; `test_wild` was written by hand and looks like no
 template. Every model there is (base, SFT, DPO, PPO) answers both, free and under the grammar of the tools: every
@@ -27,7 +28,7 @@ import time
 from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts, evaluation, recipe, scoring, statistics
+from playground import artifacts, evaluation, parallel, recipe, scoring, statistics
 from playground.artifacts import UserError
 
 STAGE = "08_evaluate"
@@ -209,6 +210,8 @@ def main():
                 grid[split][name], scores[split][name] = cells[split], judged[split]
         if not hashes:
             raise UserError("no model could be evaluated: " + " ".join(left_out.values()))
+        if not parallel.is_main():
+            return
         metrics = {
             "splits": grid,
             "differences": {split: evaluation.differences(scores[split], evaluate["bootstrap_samples"])
@@ -229,4 +232,4 @@ def main():
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    artifacts.run(main, in_parallel=True)

@@ -6,6 +6,8 @@ nothing, and what it had reached waits in `.partial` for the next run of the sam
 of the run before is `NN_stage.old/` between two renames; the next run puts it back if the second did not come.
 
     python -m playground.artifacts verify outputs    # see playground/verify.py
+
+Of several processes that work as one, the main one writes all of it, while the others wait.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import sys
 import time
 from pathlib import Path
 
+from playground import parallel
 from playground.errors import OutputError, UserError
 from playground.locking import discard, lock
 from playground.terminal import command, run
@@ -57,8 +60,9 @@ def read_json(path):
 
 def write_json(path, value):
     """Write a .json file, which appears whole or not at all."""
-    with _whole(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    if parallel.is_main():
+        with _whole(path) as file:
+            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
@@ -101,9 +105,10 @@ def read_records(path, keys=("id", "prompt", "completion")):
 
 def write_jsonl(path, rows):
     """Write a .jsonl file, which appears whole or not at all."""
-    with _whole(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if parallel.is_main():
+        with _whole(path) as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path):
@@ -125,8 +130,17 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
     final = Path(recipe["output_dir"]) / name
     partial = final.with_name(f"{name}.partial")
     started = time.time()
+    artifact = Artifact(partial, final, facts)
+    if not parallel.is_main():
+        parallel.wait()  # until the folder is there
+        yield artifact
+        parallel.wait()  # for whoever is still in it
+        parallel.wait()  # until the main process has finished it
+        return
     files = [*inputs, *_base_files(facts.get("base_model"))]
     key = {"recipe": recipe, "inputs": {str(path): sha256(path) for path in files}}
+    if parallel.size() > 1:
+        key["processes"] = parallel.size()  # another number draws other samples, so it cannot go on from there
     try:
         if partial.exists() and not (resume and _same_run(partial, key)):
             discard(partial)
@@ -138,10 +152,12 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
         if not (resume and _same_run(partial, key)):
             shutil.rmtree(partial, ignore_errors=True)
         raise OutputError(f"{partial} cannot be written ({error.strerror}): choose another --output-dir.") from None
-    artifact = Artifact(partial, final, facts)
+    parallel.wait()
     try:
         yield artifact
+        parallel.wait()
         _finish(artifact, key, started)
+        parallel.wait()
     except BaseException as error:
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
@@ -182,7 +198,7 @@ class Artifact:
     def resumed(self, name, default):
         """The JSON that an interrupted run left in file `name`, or `default`; the finished artifact is without it."""
         self._state.add(name)
-        return read_json(self.path / name) if (self.path / name).exists() else default
+        return parallel.from_main(lambda: read_json(self.path / name) if (self.path / name).exists() else default)
 
     def is_state(self, name):
         """Whether the file or folder `name` is there for a resumed run only."""
@@ -194,9 +210,13 @@ def last_checkpoint(folder):
 
     The trainer's state is the last file of a checkpoint, so where it is missing or cut off, so is the checkpoint.
     """
-    states = filter(_is_json, Path(folder).glob("checkpoint-*/trainer_state.json"))
-    newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
-    return str(newest.parent) if newest else None
+
+    def find():
+        states = filter(_is_json, Path(folder).glob("checkpoint-*/trainer_state.json"))
+        newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
+        return str(newest.parent) if newest else None
+
+    return parallel.from_main(find)
 
 
 def _is_json(path):

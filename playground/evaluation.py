@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from playground import artifacts, generation, scoring, statistics
+from playground import artifacts, generation, parallel, scoring, statistics
 from playground.artifacts import UserError
 
 SAME = ("split", "decoding", "sampling")  # with these and the three hashes below, outputs are the same
@@ -34,6 +34,7 @@ def hash_settings(settings, tool_file):
         used = [settings["generate"]["max_new_tokens"], settings["model"]["dtype"], artifacts.sha256(tool_file)]
         used += [settings["seed"], settings["generate"]["batch_size"]] if keys else []
         used += [evaluate[key] for key in keys]
+        used += [parallel.size()] if keys and parallel.size() > 1 else []
         hashes[sampling] = hashlib.sha256(json.dumps(used).encode()).hexdigest()
     return hashes
 
@@ -54,7 +55,7 @@ class Predictions:
         self.path, self.datasets, self.settings_hashes = Path(path), datasets, settings_hashes
         self.rows, self._known = [], {}
         refused, groups = Counter(), {}
-        for row in self._read():
+        for row in parallel.from_main(self._read):
             if row["dataset"] == datasets.get(row["split"]):
                 groups.setdefault((row["model"], *self._key(row["model_sha256"], row)), []).append(row)
             else:

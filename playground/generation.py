@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import tools as toolbox
-from playground import models
+from playground import models, parallel
 from playground.artifacts import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
@@ -53,7 +53,8 @@ def generate(
     With `grammar`, only tokens that keep the text completable within `generate.max_new_tokens` are allowed,
     so each text is in the grammar's language; jump_ahead: what the grammar forces is not asked of the model.
     temperature and seed: the recipe's where None; temperature 0
-    is greedy. progress: a tqdm description; no bar where None.
+    is greedy. progress: a tqdm description; no bar where None. Several processes that work as one answer a share of
+    the prompts each, and all get all completions.
     """
     import torch
     from tqdm import tqdm
@@ -67,32 +68,41 @@ def generate(
             f"{grammar.start.tokens_missing} tokens."
         )
     temperature = settings["temperature"] if temperature is None else temperature
-    generator = torch.Generator(model.device).manual_seed(recipe["seed"] if seed is None else seed)
+    seed = recipe["seed"] if seed is None else seed
     encoded = fit([toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts], model, settings["max_new_tokens"])
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
-    completions = [None] * len(prompts)
+    in_shares = not models.is_sharded(model)  # else all processes have to take part in every step of the model
+    if in_shares:
+        order, seed = order[parallel.rank() :: parallel.size()], parallel.own_seed(seed)
+    sampler = (temperature, torch.Generator(model.device).manual_seed(seed))
+
+    def answer():
+        """[(which prompt, its Completion)] of this process."""
+        answered = []
+        bar = tqdm(total=len(order), desc=progress, disable=progress is None, leave=False)
+        with bar, models.in_memory("generate.batch_size", settings["batch_size"]):
+            for begin in range(0, len(order), settings["batch_size"]):
+                rows = order[begin : begin + settings["batch_size"]]
+                matchers = [grammar.matcher() for _ in rows] if grammar else None
+                batch = [encoded[i] for i in rows]
+                limit = settings["max_new_tokens"]
+                try:
+                    generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
+                except TooManyWays as error:
+                    raise UserError(f"the schema is too ambiguous: {error}; give it fewer alternatives.") from None
+                for i, (ids, passes) in zip(rows, generated, strict=True):
+                    text = tokenizer.decode(ids, skip_special_tokens=True)
+                    answered.append((i, Completion(text, ids, _has_ended(ids, tokenizer), passes)))
+                bar.update(len(rows))
+        return answered
+
     if len(prompts) > 1:
         models.release_freed_memory()  # of the training before
-    bar = tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False)
-    with bar, models.in_memory("generate.batch_size", settings["batch_size"]):
-        for begin in range(0, len(order), settings["batch_size"]):
-            rows = order[begin : begin + settings["batch_size"]]
-            matchers = [grammar.matcher() for _ in rows] if grammar else None
-            batch = [encoded[i] for i in rows]
-            limit = settings["max_new_tokens"]
-            sampler = (temperature, generator)
-            try:
-                generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
-            except TooManyWays as error:
-                raise UserError(f"the schema is too ambiguous: {error}; give it fewer alternatives.") from None
-            for i, (ids, passes) in zip(rows, generated, strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True)
-                completions[i] = Completion(text, ids, _has_ended(ids, tokenizer), passes)
-            bar.update(len(rows))
+    completions = dict(parallel.gather(answer) if in_shares else answer())
     if len(prompts) > 1:
         models.release_freed_memory()
-    return completions
+    return [completions[i] for i in range(len(prompts))]
 
 
 def fit(encoded, model, max_new_tokens):
@@ -228,7 +238,8 @@ def _choose(logits, temperature, generator):
 
 def positions(model, attention_mask, length):
     """{"position_ids": ...} of the last `length` columns, padding not counted; {} for models without them."""
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = getattr(model, "module", model)  # what DDP has wrapped
+    bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
     if "position_ids" not in inspect.signature(bare.forward).parameters:
         return {}
     return {"position_ids": (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]}

@@ -1,10 +1,11 @@
 """What PPO works on and keeps: the models, rows of tokens padded for them, and checkpoints to go on from."""
 
 import copy
+import functools
 import os
 from dataclasses import dataclass
 
-from playground import models
+from playground import models, parallel
 from playground.generation import positions
 
 
@@ -32,20 +33,28 @@ class Learner:
         """Yield (rows, batch): `size` rows of a rollout at a time, padded no further than these rows need.
 
         rollout: {"prompts", "completions"} as lists of token ids, and tensors (rows, T) under other names; a batch has
-        `collate`'s tensors and these, cut to its own T.
+        `collate`'s tensors and these, cut to its own T. Several processes take a share of the rows each; one that gets
+        none is given a row that does not count, its mask being 0, so that all of them make the same steps.
         """
         for first in range(0, len(order), size):
-            rows = order[first : first + size]
-            prompts, completions = ([rollout[name][row] for row in rows] for name in ("prompts", "completions"))
+            minibatch = order[first : first + size]
+            rows = parallel.share(minibatch)
+            taken = rows or minibatch[:1]
+            prompts, completions = ([rollout[name][row] for row in taken] for name in ("prompts", "completions"))
             batch = collate(prompts, completions, self.tokenizer.pad_token_id, self.accelerator.device)
             length = batch["completion_ids"].shape[1]
             tensors = {name: rows_of for name, rows_of in rollout.items() if name not in ("prompts", "completions")}
-            yield rows, batch | {name: tensor[rows, :length] for name, tensor in tensors.items()}
+            batch |= {name: tensor[taken, :length] for name, tensor in tensors.items()}
+            if not rows:
+                batch["completion_mask"].zero_()
+            yield rows, batch
 
     def save(self, path, progress):
         """Write what the next update needs into one file that is whole or not there; progress: plain values."""
         import torch
 
+        if not parallel.is_main():
+            return
         trained = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
         state = {"policy": trained, "critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
         written = path.with_suffix(".new")
@@ -59,7 +68,7 @@ class Learner:
         """The progress that the checkpoint at `path` holds, its weights put in place; None where there is none."""
         import torch
 
-        if not path.exists():
+        if not parallel.from_main(path.exists):
             return None
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         self.policy.load_state_dict(state["policy"], strict=False)  # all that is trained; the rest never changes
@@ -103,7 +112,10 @@ def prepare(policy, reference, critic, tokenizer, learning_rate):
 
     learner = Learner(policy, reference, critic, tokenizer, None, Accelerator(cpu=policy.device.type == "cpu"))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, eps=1e-5, weight_decay=0.0)
-    learner.policy, learner.critic, learner.optimizer = learner.accelerator.prepare(policy, critic, optimizer)
+    # Not wrapped for training in several processes: 07_ppo.py adds up their gradients itself.
+    place = functools.partial(learner.accelerator.prepare_model, evaluation_mode=True)
+    learner.policy, learner.critic = place(policy), place(critic)
+    learner.optimizer = learner.accelerator.prepare_optimizer(optimizer)
     return learner
 
 
@@ -147,8 +159,9 @@ def evaluate_tokens(model, batch, critic=None):
     return log_probs, entropy, values
 
 
-def masked_mean(tensor, mask):
-    return (tensor * mask).sum() / mask.sum()
+def masked_mean(tensor, mask, count=None):
+    """The mean over the tokens where mask is 1; with a larger count of tokens, this part's share of their mean."""
+    return (tensor * mask).sum() / (mask.sum() if count is None else count)
 
 
 def masked_variance(tensor, mask):

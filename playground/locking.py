@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+from playground import parallel
 from playground.errors import OutputError, UserError
 
 try:
@@ -26,9 +27,16 @@ def lock(recipe):
     """Keep other runs out of the recipe's output folder until this process ends, and settle what a killed one left.
 
     Call it before anything in the folder is read, so that what is read is what the manifest says. Raises UserError
-    with the process id of a run that is there already, OutputError where the folder cannot be written.
+    with the process id of a run that is there already, OutputError where the folder cannot be written. Several
+    processes that work as one meet here, and the main one keeps the lock for all.
     """
-    output_dir = recipe["output_dir"]
+    parallel.join(recipe)
+    if parallel.is_main():
+        _settle(recipe["output_dir"])
+    parallel.wait()
+
+
+def _settle(output_dir):
     try:
         owner = take(output_dir)
         if owner is None:

@@ -3,12 +3,14 @@
 import contextlib
 import copy
 import ctypes
+import os
 import re
 import sys
 import threading
 import warnings
 from pathlib import Path
 
+from playground import parallel
 from playground.artifacts import UserError, read_manifest, require, sha256
 
 DEFAULT = "distilgpt2"
@@ -101,6 +103,8 @@ def load_start(recipe, stage, tool_file):
     switched off it leaves the model that the training started from. Raises UserError where the stage was trained
     for other tools than those in tool_file.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UserError("this stage trains with the whole model in each process: take configs/accelerate/gpus.yaml.")
     manifest = read_manifest(recipe["output_dir"], stage)
     trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]
     if trained_for != [sha256(tool_file)]:
@@ -113,8 +117,27 @@ def load_start(recipe, stage, tool_file):
     return tokenizer, model, base
 
 
+def is_sharded(model):
+    """Whether several processes hold a part of the model's weights each (FSDP)."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def save(model, folder):
+    """Save a model, or its adapter; of several processes that have it or a part of it, the main one writes."""
+    options = {}
+    if is_sharded(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options["state_dict"] = get_model_state_dict(model, options=whole)
+    if parallel.is_main():
+        model.save_pretrained(folder, **options)
+
+
 def save_whole(model, tokenizer, folder):
     """Save model and tokenizer so that `folder` needs no other: an adapter is merged into a copy of the weights."""
+    if not parallel.is_main():
+        return
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()
     model.save_pretrained(folder)
@@ -136,6 +159,9 @@ def load_model(path, recipe, base_path=None):
     settings = recipe["model"]
     if settings["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
+    if settings["device_map"] and parallel.size() > 1:
+        raise UserError("model.device_map spreads one model over the GPUs, and several processes need one each: "
+                        "set it to null, or start one process.")  # fmt: skip
     place, adapter = device(settings["device"]), Path(path, "adapter_config.json").exists()
     _require_safetensors(path)
     try:

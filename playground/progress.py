@@ -2,7 +2,10 @@
 
 
 def show(trainer, shown):
-    """A progress bar with the latest of the metrics `shown`, {name in the log: label}, where Trainer prints dicts."""
+    """A progress bar with the latest of the metrics `shown`, {name in the log: label}, where Trainer prints dicts.
+
+    And no model card, which TRL writes into checkpoints.
+    """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     class Bar(ProgressCallback):
@@ -14,3 +17,5 @@ def show(trainer, shown):
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     trainer.add_callback(Bar())
+    # TRL's own would name neither model nor data, and list its tags in another order each time.
+    trainer.create_model_card = lambda *_, **__: None

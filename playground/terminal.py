@@ -1,24 +1,32 @@
 """How a script ends: in sentences and exit statuses, whatever happened."""
 
 import _thread
+import contextlib
 import gc
+import os
 import shlex
+import signal
 import sys
 import threading
+from pathlib import Path
 
-from playground import locking
+from playground import locking, parallel
 from playground.errors import UserError, why_not_written
 from tools import ToolFileError
 
 
-def run(main):
+def run(main, in_parallel=False):
     """Call `main()`, and turn what the user can mend into a sentence on standard error and an exit status.
 
     1 where the output folder cannot be written, 2 for anything else that was asked wrongly, 130 for Ctrl-C.
+    in_parallel: whether several processes may share the work; they say the sentence once and end alike.
     """
     sys.unraisablehook = _interrupt_again
     try:
-        main()
+        with _only_main_speaks():
+            if parallel.size() > 1 and not in_parallel:
+                raise UserError(f"{sys.argv[0]} works in one process: start it as `python {sys.argv[0]}`.")
+            main()
         return
     except (UserError, ToolFileError) as error:
         status, message = getattr(error, "status", 2), f"error: {error}"
@@ -26,7 +34,10 @@ def run(main):
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
     except Exception as error:
         if not (reason := why_not_written(error)):
-            raise
+            first, status = _first_to_fail(1)
+            if first:
+                raise
+            sys.exit(status)
         folders = " or ".join(map(str, locking.held())) or "the output folder"
         status = 1
         message = (
@@ -34,8 +45,35 @@ def run(main):
             "choose another --output-dir, and run the same command again."
         )
     gc.collect()  # what is left of main() goes, and with it its progress bar, so that the sentence comes last
-    print(message, file=sys.stderr)
+    first, status = _first_to_fail(status)
+    if first:
+        print(message, file=sys.stderr)
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def _only_main_speaks():
+    """A block in which the other processes print nothing, and end without a word on Ctrl-C."""
+    if parallel.is_main():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with Path(os.devnull).open("w") as no, contextlib.redirect_stdout(no), contextlib.redirect_stderr(no):
+        yield
+
+
+def _first_to_fail(status):
+    """(whether this process is to tell its error, the status that all end with): the first one to fail decides.
+
+    The others fail soon after it, waiting for a process that is no more.
+    """
+    torch = sys.modules.get("torch")
+    if parallel.size() == 1 or not (torch and torch.distributed.is_initialized()):
+        return parallel.is_main(), status  # until they have met, what is wrong for one is wrong for all
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = torch.distributed.TCPStore(host, port, is_master=False)  # the launcher's, which outlives the processes
+    first, status = store.compare_set("failed", "", f"{parallel.rank()} {status}").decode().split()
+    return int(first) == parallel.rank(), int(status)
 
 
 def _interrupt_again(unraisable):
@@ -47,5 +85,6 @@ def _interrupt_again(unraisable):
 
 
 def command():
-    """The command line of this process, as one would type it."""
-    return shlex.join(["python", *sys.argv])
+    """The command line of this process, as one would type it; it does not know what accelerate was told."""
+    program = "accelerate launch ..." if parallel.size() > 1 else "python"
+    return f"{program} {shlex.join(sys.argv)}"

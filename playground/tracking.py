@@ -2,6 +2,8 @@
 
 import contextlib
 
+from playground import parallel
+
 PROJECT = "tool-calls"
 
 
@@ -12,7 +14,7 @@ def tracker(recipe, artifact):
     What a tracker keeps in files of its own is part of the artifact: `tensorboard --logdir outputs` shows them all.
     """
     name = recipe["report_to"]
-    if name == "none":
+    if name == "none" or not parallel.is_main():
         yield lambda row, step: None
         return
     from accelerate import PartialState
