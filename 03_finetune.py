@@ -17,9 +17,7 @@ stage goes on from its last epoch.
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """
 
-import json
 import random
-import re
 import time
 
 import tools as toolbox
@@ -28,7 +26,6 @@ from playground.artifacts import UserError
 
 STAGE = "03_finetune"
 IGNORE = -100  # the label that cross-entropy skips
-SWAPPED = {"templates", "teacher"}  # sources whose tools take any words as arguments
 
 
 def add_flags(parser):
@@ -45,44 +42,12 @@ def encode(record, tokenizer):
     return {"input_ids": prompt + completion, "labels": [IGNORE] * len(prompt) + completion}
 
 
-def words_of(record):
-    """The words in the arguments of a SWAPPED record's calls, but for what `respond` says; none of another source's."""
-    if record.get("source") not in SWAPPED:
-        return set()  # another source's arguments may be numbers, one of a few words, or bounded
-    lines = re.findall(r'{"tool": .*', f"{record['prompt']}\n{record['completion']}")
-    calls = [call for call in map(json.loads, lines) if call["tool"] != "respond"]
-    return {word for call in calls for value in call["args"].values() for word in re.findall(r"[^\W\d_]{3,}", value)}
+def completion_loss(model, inputs, tokens=None):
+    """Cross-entropy (nats) on the completions of a batch that is padded on the left, over the number of `tokens`.
 
-
-def swap_arguments(record, words, share, rng):
-    """The record with the words and numbers of its arguments exchanged, in request and call alike.
-
-    Read ten times, 500 records can be learned by heart, and then an address that is not among them is answered
-    with one that is. With other values each time, copying what stands in the request is the only way to be right.
-    words: what to draw from; capitals stay capitals. share: of the words and numbers, how many are exchanged.
-    2, 3 and 100 stay, being part of "squared", "cubed" and "%". Records of imported data are not changed.
-    """
-    if record.get("source") not in SWAPPED:
-        return record
-    prompt, completion = record["prompt"], record["completion"]
-    exchange = {}
-    for word in sorted(words_of(record)):
-        other = rng.choice(words)
-        exchange[word] = other.capitalize() if word[0].isupper() else other.lower()
-    for number in sorted(set(re.findall(r"\d+", completion)) - {"2", "3", "100"}):
-        exchange[number] = str(rng.randint(1, 9)) + "".join(rng.choice("0123456789") for _ in number[1:])
-    exchange = {old: new for old, new in exchange.items() if re.search(rf"\b{old}\b", prompt) and rng.random() < share}
-    if not exchange:
-        return record
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, exchange))})\b")
-    return {key: pattern.sub(lambda match: exchange[match[0]], record[key]) for key in ("prompt", "completion")}
-
-
-def completion_loss(model, inputs):
-    """Mean cross-entropy (nats a token) on the completions of a batch that is padded on the left.
-
-    So padded, all completions stand at the right edge, and logits are made for those columns only: on a CPU
-    the logits of a large vocabulary cost as much as the model's layers.
+    tokens: those of a whole optimizer step, where the batch is a part of it. Padded on the left, all completions stand
+    at the right edge, and logits are made for those columns only: on a CPU the logits of a large vocabulary cost as
+    much as the model's layers.
     """
     import torch.nn.functional as F
 
@@ -97,7 +62,9 @@ def completion_loss(model, inputs):
         use_cache=False,
         logits_to_keep=longest + 1,  # the column before a completion predicts its first token
     ).logits  # (records, longest + 1, vocabulary)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, -longest:].flatten(), ignore_index=IGNORE)
+    labels = labels[:, labels.shape[1] - longest :].flatten()
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels, ignore_index=IGNORE, reduction="sum")
+    return loss / ((labels != IGNORE).sum() if tokens is None else tokens)
 
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
@@ -108,26 +75,27 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
     from trl import SFTConfig, SFTTrainer
 
     from playground import models, progress
+    from playground.exchange import Exchange
 
-    words = sorted(set().union(*map(words_of, records)))
+    # The largest part of a batch that fits and divides it; the parts' gradients are added up.
+    at_once = next(n for n in range(sft["micro_batch_size"], 0, -1) if sft["batch_size"] % n == 0)
+    exchange = Exchange(records, sft["exchange_arguments"], sft["exchange_words"])
     # In widths of a few sizes, the memory of one step fits the next, and fewer matrix products need setting up.
     pad = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE, pad_to_multiple_of=8)
 
     def collate(rows):
         # Python's own random numbers, because the trainer keeps their state in its checkpoints.
-        swapped = [encode(swap_arguments(row, words, sft["swap_share"], random), tokenizer) for row in rows]
-        fits = [len(row["input_ids"]) <= sft["max_length"] for row in swapped]  # other words may have more tokens
-        batch = [new if fit else encode(row, tokenizer) for row, new, fit in zip(rows, swapped, fits, strict=True)]
-        learned = [sum(label != IGNORE for label in row["labels"]) for row in batch]
-        # One of several processes takes a share, weighted so that their mean losses average to the whole batch's.
-        weight = parallel.size() * sum(parallel.share(learned)) / sum(learned)
-        return {**pad(parallel.share(batch) or batch[:1]), "weight": weight}
+        changed = [encode(exchange(row, random), tokenizer) for row in rows]
+        fits = [len(row["input_ids"]) <= sft["max_length"] for row in changed]  # other words may have more tokens
+        batch = [new if fit else encode(row, tokenizer) for row, new, fit in zip(rows, changed, fits, strict=True)]
+        # One of several processes takes a share of the batch, or a record of which it learns nothing.
+        return pad(parallel.share(batch) or [{**batch[0], "labels": [IGNORE] * len(batch[0]["labels"])}])
 
     class CompletionTrainer(parallel.WholeBatches, SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             # Here rather than by the trainer, which would compute the validation's answers in bf16 too.
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=models.has_bf16()):
-                return inputs["weight"] * completion_loss(model, inputs)
+                return parallel.size() * completion_loss(model, inputs, num_items_in_batch)  # gradients are averaged
 
     class AfterEpoch(TrainerCallback):
         def on_epoch_end(self, args, state, control, model=None, **_):
@@ -137,7 +105,8 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         output_dir=str(artifact.path),
         seed=settings["seed"],
         num_train_epochs=sft["epochs"],
-        per_device_train_batch_size=sft["batch_size"],
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=sft["batch_size"] // at_once,
         learning_rate=sft["learning_rate"],
         lr_scheduler_type="cosine",
         warmup_steps=sft["warmup_ratio"],  # below 1, a share of all steps
@@ -164,6 +133,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         data_collator=collate,
         callbacks=[AfterEpoch(), tracking.callback(log)],
     )
+    trainer.model_accepts_loss_kwargs = True  # so that it counts a step's tokens, whatever model this is
     progress.show(trainer, {"loss": "loss"})
     return trainer
 
@@ -197,7 +167,7 @@ def main():
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,
-        models.in_memory("sft.batch_size", sft["batch_size"]),
+        models.in_memory("sft.micro_batch_size", sft["micro_batch_size"]),
     ):
         validations = artifact.resumed("validations.json", [])
         if not validations:

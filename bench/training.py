@@ -106,7 +106,9 @@ def main():
     parser.add_argument("--tokenizer", required=True, help="a folder with GPT-2's vocab.json and merges.txt")
     parser.add_argument("--records", type=int, default=200)
     options = parser.parse_args()
-    settings = recipe.load(None, [("sft.epochs", 1), ("sft.swap_share", 0)])  # both sides read the records as they are
+    settings = recipe.load(
+        None, [("sft.epochs", 1), ("sft.exchange_arguments", 0), ("sft.exchange_words", 0)]
+    )  # both sides read the records as they are
     sft = recipe.sft_settings(settings, "hub")
     records = list(templates.build_splits({"train": options.records}, toolbox.load_tools(), 0)["train"])
     with tempfile.TemporaryDirectory() as folder:

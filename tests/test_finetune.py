@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 import tools as toolbox
+from playground import scoring
+from playground.exchange import Exchange
 
 stage = importlib.import_module("03_finetune")
 RECORDS = [
@@ -58,19 +60,56 @@ def test_padding_and_prompt_tokens_carry_no_gradient_from_the_labels(base_model,
     assert torch.equal(stage.completion_loss(base_model, batch), stage.completion_loss(base_model, changed))
 
 
-def test_exchanged_arguments_still_stand_in_the_request():
-    prompt = "Email jo.berg@kelp.org about the Lyon trip"
-    completion = '{"tool": "send_email", "args": {"to": "jo.berg@kelp.org", "subject": "the Lyon trip"}}'
-    record = {"prompt": prompt, "completion": completion, "source": "templates"}
-    changed = stage.swap_arguments(record, ["walnut", "ferry"], 1.0, random.Random(0))
+EMAIL = {
+    "prompt": "Email jo.berg@kelp.org about the Lyon trip",
+    "completion": '{"tool": "send_email", "args": {"to": "jo.berg@kelp.org", "subject": "the Lyon trip"}}',
+    "source": "templates",
+}
+OTHER = {
+    "prompt": "Write to ada@fern.net: lunch",
+    "completion": '{"tool": "send_email", "args": {"to": "ada@fern.net", "subject": "lunch"}}',
+    "source": "templates",
+}
+
+
+def test_exchanged_words_still_stand_in_the_request():
+    changed = Exchange([EMAIL, OTHER], 0, 1)(EMAIL, random.Random(0))
     values = toolbox.parse_call(changed["completion"])["args"].values()
     assert all(value in changed["prompt"] for value in values)
     assert "Lyon" not in changed["prompt"] and changed["prompt"].startswith("Email ")
-    assert stage.swap_arguments(record, ["walnut"], 0.0, random.Random(0)) == record
 
 
-def test_records_of_other_sources_are_read_as_they_are():
+def test_whole_arguments_come_from_other_records_of_that_tool():
+    changed = Exchange([OTHER], 1, 0)(EMAIL, random.Random(0))
+    assert changed["prompt"] == "Email ada@fern.net about lunch"
+    assert changed["completion"] == OTHER["completion"]
+
+
+def test_what_a_tool_found_is_exchanged_in_result_and_answer_alike():
+    call = '{"tool": "get_weather", "args": {"city": "Oslo"}}'
+    prompt = f'Is it raining in Oslo?\nCall: {call}\nResult: {{"temperature_c": 14, "sky": "stormy"}}'
+    answer = '{"tool": "respond", "args": {"message": "It is 14 °C and stormy in Oslo."}}'
+    record = {"prompt": prompt, "completion": answer, "source": "templates"}
+    changed = Exchange([EMAIL, record], 0, 1)(record, random.Random(1))
+    facts = scoring.judge_answer(toolbox.parse_call(changed["completion"])["args"]["message"], changed["prompt"])
+    assert facts["response_quality"] == 1 and facts["answer_supported"] == 1
+    assert "stormy" not in changed["completion"] and "Result: {" in changed["prompt"]
+
+
+def test_records_are_read_as_they_are_where_nothing_is_exchanged_or_the_source_is_another():
+    assert Exchange([EMAIL, OTHER], 0, 0)(EMAIL, random.Random(0)) == EMAIL
     completion = '{"tool": "set_unit", "args": {"unit": "metric", "places": 4}}'
     record = {"prompt": 'metric, 4 places {"tool": x', "completion": completion, "source": "xlam"}
-    assert stage.words_of(record) == set()
-    assert stage.swap_arguments(record, ["walnut"], 1.0, random.Random(0)) == record
+    assert Exchange([EMAIL, record], 1, 1)(record, random.Random(0)) == record
+
+
+def test_a_batch_in_parts_has_the_loss_of_the_whole(base_model, batch):
+    whole = stage.completion_loss(base_model, batch)
+    tokens = (batch["labels"] != stage.IGNORE).sum()
+    parts = [
+        stage.completion_loss(base_model, {k: v[i : i + 1] for k, v in batch.items()}, tokens)
+        for i in range(len(batch["labels"]))
+    ]
+    assert torch.allclose(sum(parts), whole)
+    nothing = {**batch, "labels": torch.full_like(batch["labels"], stage.IGNORE)}
+    assert stage.completion_loss(base_model, nothing, tokens) == 0

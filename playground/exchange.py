@@ -1,0 +1,85 @@
+"""Records that say something else each time they are read: their arguments exchanged, in request and call alike.
+
+Read ten times, 500 records can be learned by heart, and then an address that is not among them is answered with one
+that is. With other arguments each time, copying what stands in the request is the only way to be right, and each
+phrasing is met with arguments of other lengths: where they begin and end has to be read from the request too.
+"""
+
+import json
+import re
+
+SOURCES = {"templates", "teacher"}  # whose tools take any words as arguments; others' may be numbers, or one of a few
+FOUND = ("sky", "first")  # what tools say that an answer repeats
+
+
+class Exchange:
+    """exchange(record, rng): the record with some of its arguments, words and numbers exchanged.
+
+    arguments: share of the arguments that are replaced by another record's. words: share of the words and numbers
+    that are replaced one by one, by words of other arguments and by random digits; 2, 3 and 100 stay, being part of
+    "squared", "cubed" and "%". What is in capitals stays so. Records of imported data are not changed.
+    """
+
+    def __init__(self, records, arguments, words):
+        self.argument_share, self.word_share = arguments, words
+        self.arguments, vocabulary = {}, set()  # {(tool, argument): [values]}
+        for record in records:
+            for key, value in _arguments(record):
+                self.arguments.setdefault(key, []).append(value)
+                vocabulary |= _words(value)
+        self.words = sorted(vocabulary)
+
+    def __call__(self, record, rng):
+        return self._exchange_words(self._exchange_arguments(record, rng), rng)
+
+    def _exchange_arguments(self, record, rng):
+        new = {}
+        for key, value in _arguments(record):
+            other = rng.choice(self.arguments[key])
+            new.setdefault(value, other.lower() if value.islower() else other)
+        return _replaced(record, new, record["prompt"].partition("\nCall: ")[0], self.argument_share, rng)
+
+    def _exchange_words(self, record, rng):
+        values = [value for _, value in _arguments(record)] + _found(record)
+        new = {}
+        for word in sorted(set().union(*map(_words, values))):
+            other = rng.choice(self.words)
+            new[word] = other.capitalize() if word[0].isupper() else other.lower()
+        if record.get("source") in SOURCES:
+            for number in sorted(set(re.findall(r"\d+", record["completion"])) - {"2", "3", "100"}):
+                new[number] = str(rng.randint(1, 9)) + "".join(rng.choice("0123456789") for _ in number[1:])
+        return _replaced(record, new, record["prompt"], self.word_share, rng)
+
+
+def _arguments(record):
+    """[((tool, argument), value)] of the calls of a record, but for what `respond` says, which is no copy."""
+    if record.get("source") not in SOURCES:
+        return []
+    lines = re.findall(r'{"tool": .*', f"{record['prompt']}\n{record['completion']}")
+    calls = [call for call in map(json.loads, lines) if call["tool"] != "respond"]
+    return [((call["tool"], name), value) for call in calls for name, value in call["args"].items()
+            if json.dumps(value, ensure_ascii=False)[1:-1] == value]  # fmt: skip
+
+
+def _found(record):
+    """The texts in a record's tool results that an answer repeats."""
+    pattern = rf'"(?:{"|".join(FOUND)})": "([^"\\]+)"'
+    return re.findall(pattern, record["prompt"]) if record.get("source") in SOURCES else []
+
+
+def _words(text):
+    return set(re.findall(r"[^\W\d_]{3,}", text))
+
+
+def _replaced(record, new, text, share, rng):
+    """The record with a share of the keys of `new`, of those that stand in `text`, replaced by their values."""
+    new = {old: new[old] for old in new if re.search(_whole(old), text) and rng.random() < share}
+    if not new:
+        return record
+    pattern = re.compile("|".join(map(_whole, sorted(new, key=len, reverse=True))))
+    texts = {key: pattern.sub(lambda match: new[match[0]], record[key]) for key in ("prompt", "completion")}
+    return {**record, **texts}
+
+
+def _whole(text):
+    return rf"(?<!\w){re.escape(text)}(?!\w)"
