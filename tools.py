@@ -265,7 +265,10 @@ def validate_call(call, tools):
     tool = tools.get(call["tool"])
     if tool is None:
         return [f"unknown tool {call['tool']!r}: the tools are {', '.join(tools)}"]
-    errors = sorted(Draft202012Validator(tool["parameters"]).iter_errors(call["args"]), key=lambda e: e.json_path)
+    try:
+        errors = sorted(Draft202012Validator(tool["parameters"]).iter_errors(call["args"]), key=lambda e: e.json_path)
+    except RecursionError:
+        return [f"{call['tool']}: its schema refers to itself without end, so nothing can be said to meet it"]
     return [f"{call['tool']}: {_in_words(error)}" for error in errors]
 
 

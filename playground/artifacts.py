@@ -85,10 +85,10 @@ def read_requests(output_dir):
 
 
 def read_records(path, keys=("id", "prompt", "completion")):
-    """The records of a .jsonl file that stage 02 wrote. Raises UserError with file:line for a bad one."""
-    records = []
+    """The records of a .jsonl file that stage 02 wrote. Raises UserError: file:line, or how many lack."""
+    path, records = Path(path), []
     try:
-        with Path(path).open("rb") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 record = json.loads(line.decode("utf-8"))
                 if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
@@ -100,6 +100,10 @@ def read_records(path, keys=("id", "prompt", "completion")):
         raise UserError(f"{path}:{len(records) + 1}: not JSON ({error}): run stage 02 again.") from None
     if not records:
         raise UserError(f"{path} is empty: run `python 02_create_dataset.py` again.")
+    metrics = path.with_name("metrics.json")
+    written = read_json(metrics)["n"].get(path.stem, 0) if metrics.exists() else 0
+    if len(records) < written:
+        raise UserError(f"{path} has {len(records)} of the {written} records that were written: run stage 02 again.")
     return records
 
 

@@ -76,6 +76,16 @@ def test_a_bad_dataset_line_is_named(tmp_path, line, message):
         artifacts.read_records(path)
 
 
+def test_a_dataset_cut_at_the_end_of_a_line_is_named(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"id": "a", "prompt": "b", "completion": "c"}\n' * 3)
+    artifacts.write_json(tmp_path / "metrics.json", {"n": {"train": 3}})
+    assert len(artifacts.read_records(path)) == 3
+    path.write_text('{"id": "a", "prompt": "b", "completion": "c"}\n' * 2)
+    with pytest.raises(UserError, match=r"train\.jsonl has 2 of the 3 records that were written"):
+        artifacts.read_records(path)
+
+
 def test_requests_without_calls_that_were_cut_off_are_named_and_none_at_all_are_fine(tmp_path):
     assert artifacts.read_requests(tmp_path) == []
     path = tmp_path / "02_create_dataset" / "rl.jsonl"

@@ -149,6 +149,13 @@ def test_a_schema_may_refer_to_its_own_definitions(tmp_path):
     assert toolbox.validate_call({"tool": "a", "args": {"x": "1"}}, tools)
 
 
+def test_nothing_meets_a_schema_that_refers_to_itself_without_end(tmp_path):
+    for loop in ({"$ref": "#/properties/x"}, {"allOf": [{"$ref": "#/properties/x"}]}):
+        tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", {"type": "object", "properties": {"x": loop}})]))
+        assert "refers to itself" in toolbox.validate_call({"tool": "a", "args": {"x": 1}}, tools)[0]
+        assert toolbox.validate_call({"tool": "a", "args": {}}, tools) == []
+
+
 def test_a_tool_file_that_is_missing_or_not_utf8_is_one_sentence(tmp_path):
     with pytest.raises(toolbox.ToolFileError, match="cannot be read"):
         toolbox.load_tools(tmp_path / "none.json")
