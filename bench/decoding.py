@@ -3,9 +3,9 @@
     python bench/decoding.py --sft outputs/03_finetune/model
     python bench/decoding.py --tokenizer DIR --sft ...     # also on distilgpt2's shape
 
-One request at a time, greedy, the default tools. distilgpt2's shape begins with random weights, which write no calls,
-and is shown templates for STEPS steps first, until its answers look like calls. `ratio` is how many times as fast ours
-is.
+One request at a time, greedy, the default tools. `ratio` is how many times as fast ours is. distilgpt2's shape begins
+with random weights and is shown templates for STEPS steps first, until its calls look like calls; where its free text
+ends still says nothing of a model that has learned, so that writes as many tokens as ours.
 """
 
 import argparse
@@ -51,14 +51,15 @@ def distilgpt2_shape(tokenizer, tools):
 
 
 def timed(answer, prompts):
-    """(seconds, tokens) a call; the first request is answered once before, so that nothing is set up in the measure."""
+    """(seconds a call, tokens of each); the first request is answered once before: nothing is set up in the measure."""
     answer(prompts[0])
     begin = time.perf_counter()
     tokens = [len(answer(prompt)) for prompt in prompts]
-    return (time.perf_counter() - begin) / len(prompts), sum(tokens) / len(prompts)
+    return (time.perf_counter() - begin) / len(prompts), tokens
 
 
-def measure(label, model, tokenizer, prompts, tools, settings):
+def measure(label, model, tokenizer, prompts, tools, settings, free_as_long):
+    """free_as_long: free text has as many tokens as ours, wherever it would end."""
     import xgrammar
     from xgrammar.contrib.hf import LogitsProcessor
 
@@ -66,29 +67,33 @@ def measure(label, model, tokenizer, prompts, tools, settings):
     ours = generation.grammar_of_calls(tools, tokenizer)
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=len(tokenizer))
     theirs = xgrammar.GrammarCompiler(info).compile_json_schema(schema, any_whitespace=False, separators=(", ", ": "))
-    limit = settings["generate"]["max_new_tokens"]
 
     def ours_of(prompt):
         return generation.generate(model, tokenizer, [prompt], settings, grammar=ours, temperature=0.0)[0].token_ids
 
-    def generate(prompt, processors):
+    def generate(prompt, processors=(), **length):
         ids = torch.tensor([toolbox.encode_prompt(prompt, tokenizer)])
+        length = {"max_new_tokens": settings["generate"]["max_new_tokens"]} | length
         with torch.inference_mode():
-            made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,
-                                  pad_token_id=tokenizer.eos_token_id, logits_processor=processors)  # fmt: skip
+            made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **length,
+                                  pad_token_id=tokenizer.eos_token_id, logits_processor=list(processors))  # fmt: skip
         return made[0, ids.shape[1] :]
 
-    ways = {
-        "ours, jumping ahead": ours_of,
-        "free generate": lambda prompt: generate(prompt, []),
-        "generate, xgrammar": lambda prompt: generate(prompt, [LogitsProcessor(theirs)]),
+    ours_took, written = timed(ours_of, prompts)
+    lengths = dict(zip(prompts, written, strict=True)) if free_as_long else {}
+
+    def free(prompt):
+        fixed = {"min_new_tokens": lengths[prompt], "max_new_tokens": lengths[prompt]} if lengths else {}
+        return generate(prompt, **fixed)
+
+    measured = {
+        "ours, jumping ahead": (ours_took, written),
+        "free generate": timed(free, prompts),
+        "generate, xgrammar": timed(lambda prompt: generate(prompt, [LogitsProcessor(theirs)]), prompts),
     }
-    measured = {name: timed(way, prompts) for name, way in ways.items()}
-    ours_took = measured["ours, jumping ahead"][0]
     for name, (took, tokens) in measured.items():
-        print(
-            f"{label:24} {name:22} {1000 * took:8.1f} ms and {tokens:5.1f} tokens a call   ratio {took / ours_took:.2f}"
-        )
+        print(f"{label:24} {name:22} {1000 * took:8.1f} ms and {sum(tokens) / len(tokens):5.1f} tokens a call   "
+              f"ratio {took / ours_took:.2f}")  # fmt: skip
 
 
 def main():
@@ -100,14 +105,15 @@ def main():
     records = list(templates.build_splits({"val": REQUESTS}, tools, 0)["val"])
     prompts = [record["prompt"] for record in records]
     tokenizer, model = models.load_tokenizer(options.sft), models.load_model(options.sft, settings)
-    measure("embedded, fine-tuned", model, tokenizer, prompts, tools, settings)
+    measure("embedded, fine-tuned", model, tokenizer, prompts, tools, settings, free_as_long=False)
     if options.tokenizer:
         from transformers import GPT2Tokenizer
 
         folder = Path(options.tokenizer)
         gpt2 = GPT2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
         gpt2.pad_token = gpt2.eos_token
-        measure("distilgpt2's shape", distilgpt2_shape(gpt2, tools), gpt2, prompts, tools, settings)
+        shape = distilgpt2_shape(gpt2, tools)
+        measure("distilgpt2's shape", shape, gpt2, prompts, tools, settings, free_as_long=True)
 
 
 if __name__ == "__main__":

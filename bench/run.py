@@ -30,7 +30,7 @@ def plan(sft):
     needs_tokenizer = (["--tokenizer", TOKENIZER], [TOKENIZER])
     return {
         "grammar": needs_tokenizer,
-        "decoding": (["--sft", sft], [sft]),
+        "decoding": (["--sft", sft, "--tokenizer", TOKENIZER], [sft, TOKENIZER]),
         "generation": (["--sft", sft], [sft]),
         "training": needs_tokenizer,
     }
