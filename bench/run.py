@@ -33,6 +33,7 @@ def plan(sft):
         "decoding": (["--sft", sft, "--tokenizer", TOKENIZER], [sft, TOKENIZER]),
         "generation": (["--sft", sft], [sft]),
         "training": needs_tokenizer,
+        "data": (["--toolbench", ROOT.parent / "shared" / "toolbench"], [ROOT.parent / "shared" / "toolbench"]),
     }
 
 
