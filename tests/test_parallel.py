@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT
 from test_sequence import command, run
 
-from playground import artifacts, models, recipe
+from playground import artifacts, models, parallel, recipe
+from playground.errors import UserError
 
 CONFIGS = ROOT / "configs" / "accelerate"
 
@@ -37,6 +38,35 @@ def in_two(folder, *names):
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     return in_two(folder, "exchange", "write", "answer", "shard", "ppo_update")
+
+
+def test_shares_are_parts_of_the_whole_and_equal_where_they_have_to_be(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    shares = []
+    for rank in "012":
+        monkeypatch.setenv("RANK", rank)
+        shares.append(parallel.share(list(range(8))))
+    assert [item for share in shares for item in share] == list(range(8))
+    assert sorted(map(len, shares)) == [2, 3, 3]
+    assert parallel.even([1, 2, 3, 4, 5]) == [1, 2, 3]
+    assert parallel.each(9, "dpo.batch_size") == 3
+    with pytest.raises(UserError, match=r"dpo\.batch_size is 8, and there are 3 processes"):
+        parallel.each(8, "dpo.batch_size")
+
+
+def test_what_works_in_one_process_only_says_so(tmp_path, monkeypatch):
+    several = os.environ | {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}
+    done = subprocess.run(command("02_create_dataset", tmp_path / "new"), cwd=ROOT, env=several, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: 02_create_dataset.py works in one process: start it as `python 02_create_dataset.py`.\n"
+    )
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="whole model in each process"):
+        models.load_start(recipe.load(), "03_finetune", "tools.json")
 
 
 def test_what_processes_exchange_is_in_order_and_known_to_all(two):
