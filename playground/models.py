@@ -291,7 +291,11 @@ def add_lora(model, recipe):
     """The model with those adapters on it."""
     from peft import get_peft_model
 
-    return get_peft_model(model, lora_config(model, recipe))
+    model = get_peft_model(model, lora_config(model, recipe))
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):  # which would be saved in another order each time
+            config.target_modules = sorted(config.target_modules)
+    return model
 
 
 def keep_freed_memory():

@@ -264,6 +264,9 @@ def test_lora_reaches_every_linear_layer_of_gpt2_too(tmp_path, tokenizer):
     model = models.add_lora(models.load_model(tmp_path, settings), settings)
     adapted = {name.split(".lora_A")[0].split(".")[-1] for name, _ in model.named_parameters() if "lora_A" in name}
     assert adapted == {"c_attn", "c_proj", "c_fc"}
+    model.save_pretrained(tmp_path / "adapter")
+    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert saved == sorted(saved)  # a set's order would be another in each process
 
 
 def test_a_model_that_was_made_with_dropout_trains_without(tmp_path, tokenizer):
