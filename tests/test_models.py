@@ -190,13 +190,13 @@ def test_too_little_memory_names_the_batch_size_to_try(monkeypatch, tokenizer, b
     monkeypatch.setattr(base_model, "forward", lambda position_ids=None, **_: fail())
     with pytest.raises(UserError, match=r"generate\.batch_size=64: try --set generate\.batch_size=32\.$"):
         generation.generate(base_model, tokenizer, ["Hello!"], recipe.load())
-    smallest = r"sft\.batch_size=1: take a smaller model"
-    with pytest.raises(UserError, match=smallest), models.in_memory("sft.batch_size", 1):
+    smallest = r"sft\.micro_batch_size=1: take a smaller model"
+    with pytest.raises(UserError, match=smallest), models.in_memory("sft.micro_batch_size", 1):
         fail()
 
 
 def test_another_error_is_not_taken_for_too_little_memory():
-    with pytest.raises(RuntimeError, match="shapes"), models.in_memory("sft.batch_size", 8):
+    with pytest.raises(RuntimeError, match="shapes"), models.in_memory("sft.micro_batch_size", 8):
         raise RuntimeError("shapes cannot be multiplied")
 
 

@@ -102,7 +102,7 @@ def test_the_training_stages_send_their_curves_to_tensorboard(tuned):
 @pytest.mark.parametrize(
     ("stage", "advice"),
     [
-        ("03_finetune", "out of memory with sft.batch_size=8: try --set sft.batch_size=4."),
+        ("03_finetune", "out of memory with sft.micro_batch_size=8: try --set sft.micro_batch_size=4."),
         ("06_dpo", "out of memory with dpo.batch_size=4: try --set dpo.batch_size=2."),
         ("07_ppo", "out of memory with ppo.minibatch_size=2: try --set ppo.minibatch_size=1."),
     ],
