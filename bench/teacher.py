@@ -4,7 +4,8 @@
 
 For each seed: stage 03 on the labelled records alone; the same for as many steps as the third row takes, because more
 steps help by themselves; and on the labelled records and those that the first model added as a teacher. Prints mean
-(lowest to highest) on the test split, greedy and free, as a Markdown table. What is there is not run again.
+(lowest to highest) on the test split, greedy and free, as a Markdown table, kept in bench/teacher.md and put into
+README.md by `python -m playground.report readme`. What is there is not run again.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def right(added, seed, sizes):
 
 
 def run_seed(seed, options):
-    """[{column: value}] of the three models of one seed."""
+    """([metrics of the three models of one seed], how many records the teacher added and how many calls are right)."""
     folders = [Path(options.out).resolve() / f"seed-{seed}" / name for name in ("labelled", "longer", "teacher")]
     labelled, longer, teacher = folders
     flags = ["--seed", seed, "--model", options.model, *options.flags]
@@ -79,8 +80,9 @@ def run_seed(seed, options):
     sizes = {"train": options.size + data["teacher"]["unlabelled"]}
     sizes |= {"val": data["dataset"]["validation_size"], "test": data["dataset"]["test_size"]}
     added = [row for row in train if row["source"] == "teacher"]
-    print(f"seed {seed}: {len(added)} records added, {right(added, seed, sizes):.1%} of their calls right", flush=True)
-    return [evaluate(folder) for folder in folders]
+    kept = {"added": len(added), "right": right(added, seed, sizes)}
+    print(f"seed {seed}: {kept['added']} records added, {kept['right']:.1%} of their calls right", flush=True)
+    return [evaluate(folder) for folder in folders], kept
 
 
 def table(seeds, size):
@@ -104,4 +106,9 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="embedded")
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
-    print(table([run_seed(seed, options) for seed in options.seeds], options.size))
+    seeds, kept = zip(*[run_seed(seed, options) for seed in options.seeds], strict=True)
+    added = ", ".join(f"{one['added']} ({one['right']:.0%} of their calls right)" for one in kept)
+    of = ", ".join(map(str, options.seeds))
+    made = f"{table(seeds, options.size)}\n\n{options.model.capitalize()} model, seeds {of}. Records added: {added}."
+    print(made)
+    Path(__file__).with_suffix(".md").write_text(made + "\n", encoding="utf-8")

@@ -6,7 +6,8 @@ For each seed stages 02, 03 and 08 with the recipe unseen_tools, and again with 
 training and in the test: what a list is worth is the difference. Prints, as a Markdown table, exact calls on the
 validation requests (tools of training, other phrasings) and the metrics on the test (tools that training has never
 seen), greedy, mean over the seeds. Constrained decoding knows all tools, not only those that a prompt lists. What is
-there is not run again.
+there is not run again. The table is kept in bench/unseen_tools.md, and `python -m playground.report readme` puts it
+into README.md.
 """
 
 import argparse
@@ -48,8 +49,10 @@ if __name__ == "__main__":
     options = parser.parse_args()
     models = {name: [run(seed, list_tools, options) for seed in options.seeds]
               for name, list_tools in (("tools listed", True), ("not listed", False))}  # fmt: skip
-    print("\n| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |")
-    print("|---" * (len(COLUMNS) + 2) + "|")
+    lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 2) + "|")
     for name, runs in models.items():
-        for decoding in ("free", "constrained"):
-            print(row(name, runs, decoding))
+        lines += [row(name, runs, decoding) for decoding in ("free", "constrained")]
+    lines += ["", f"{options.model.capitalize()} model, seed {', '.join(map(str, options.seeds))}."]
+    print("\n".join(lines))
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The parts of README.md that are made, not written: the results of recorded runs and the table of settings.
 
     python bench/seeds.py                    # runs the sequence for three seeds and records bench/seeds.json
+    python bench/teacher.py                  # and bench/unseen_tools.py: tables of their own, beside the scripts
     python -m playground.report readme       # fills README.md and draws bench/ladder.png
 
 A made part stands between `<!-- name -->` and `<!-- /name -->`.
@@ -78,6 +79,11 @@ def costs(recorded):
     return report.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
 
 
+def _kept(benchmark):
+    """What a benchmark of learning has found when it was last run."""
+    return (ROOT / "bench" / f"{benchmark}.md").read_text(encoding="utf-8").strip()
+
+
 def draw(recorded):
     """The ladder of the seeds' means; the bars go from the lowest to the highest seed."""
     cells = {
@@ -92,7 +98,8 @@ def filled(text):
     """README.md's text with every made part made anew. Raises UserError for a part that nothing makes."""
     recorded = artifacts.read_json(RECORDED)
     parts = {"results": results, "differences": differences, "failures": failures, "costs": costs,
-             "settings": lambda _: recipe.table()}  # fmt: skip
+             "settings": lambda _: recipe.table(),
+             "teacher": lambda _: _kept("teacher"), "unseen_tools": lambda _: _kept("unseen_tools")}  # fmt: skip
 
     def make(match):
         if match[1] not in parts:
