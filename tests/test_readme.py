@@ -117,9 +117,13 @@ def test_what_is_said_of_the_results_is_so():
     assert value(test["sft"]["free"], "exact_call") > 0.6
     for run in test["sft"]["free"]["failures"]:
         assert max(run, key=run.get) == "wrong value"
-    for split in ("test", "test_wild"):
+    for split, cells in recorded["splits"].items():
+        assert cells["dpo"]["free"]["exact_call"] == cells["sft"]["free"]["exact_call"]  # kept in every seed
+        assert set(recorded["differences"][split]["dpo"].values()) == {0}
         assert recorded["differences"][split]["ppo"]["low"] < 0 < recorded["differences"][split]["ppo"]["high"]
-        assert 0 < recorded["differences"][split]["dpo"]["value"] < 0.03
+        assert recorded["differences"][split]["ppo"]["value"] < 0
+    fewer = [sft - ppo for sft, ppo in zip(*(test[name]["free"]["exact_call"] for name in ("sft", "ppo")), strict=True)]
+    assert [round(400 * share) for share in fewer] == [3, 3, 0]
     assert 330 <= sum(readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()) <= 420  # "7 minutes"
 
 
