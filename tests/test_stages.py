@@ -38,8 +38,10 @@ def run_recipe(name, output_dir, *arguments, stages=STAGES, without=()):
 
 def test_the_recipe_lora_trains_adapters_in_every_stage(tmp_path):
     run_recipe("lora", tmp_path)
-    for stage in TRAINING:
-        assert (tmp_path / stage / "model" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "03_finetune" / "model" / "adapter_model.safetensors").exists()
+    for stage in TRAINING[1:]:  # their own adapters, merged into the model that they save
+        assert artifacts.read_manifest(tmp_path, stage)["recipe"]["model"]["use_lora"]
+        assert (tmp_path / stage / "model" / "model.safetensors").exists()
 
 
 def test_the_recipe_calculator_knows_two_tools(tmp_path):
