@@ -165,7 +165,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         report_to="none",
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        pad_to_multiple_of=PADDED_TO,
+        pad_to_multiple_of=math.gcd(PADDED_TO, models.longest(model) or PADDED_TO),  # not beyond its positions
         disable_tqdm=False,
     )
     trainer = EncodedDPOTrainer(
