@@ -18,13 +18,6 @@ README_BLOCKS = dict(
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Tests that look at one run of the whole sequence share a process, so that it runs once."""
-    for item in items:
-        if "sequence" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("sequence"))
-
-
 @functools.cache
 def embedded_tokenizer():
     from playground import models

@@ -16,8 +16,6 @@ from playground.errors import UserError
 
 CONFIGS = ROOT / "configs" / "accelerate"
 
-pytestmark = pytest.mark.xdist_group("parallel")  # one worker, so that the two processes are started once
-
 
 def launch(script, *arguments):
     """The finished command of two processes on the CPU."""
