@@ -146,7 +146,7 @@ def main():
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
 
-    from playground import evaluation, models, report
+    from playground import evaluation, memory, models, report
 
     base = models.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])
@@ -167,7 +167,7 @@ def main():
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,
-        models.in_memory("sft.micro_batch_size", sft["micro_batch_size"]),
+        memory.enough("sft.micro_batch_size", sft["micro_batch_size"]),
     ):
         validations = artifact.resumed("validations.json", [])
         if not validations:
@@ -202,7 +202,7 @@ def main():
             "validation_after": best,
             "train_seconds": seconds,
             "tokens_per_second": tokens / seconds,
-            "peak_memory_mb": models.peak_memory_mb(),
+            "peak_memory_mb": memory.peak_mb(),
         })  # fmt: skip
         artifacts.write_jsonl(artifact / "log.jsonl", [*losses, *({"validation": row} for row in validations)])
         report.plot_curves(artifact / "loss.png", {

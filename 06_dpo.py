@@ -193,7 +193,7 @@ def main():
     pool = artifacts.read_requests(settings["output_dir"])
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
-    from playground import evaluation, generation, models, report
+    from playground import evaluation, generation, memory, models, report
 
     tokenizer, model, base = models.load_start(settings, "03_finetune", paths["tools.json"])
     train, pool = (generation.leave_out_long(rows, tokenizer, model, settings) for rows in (train, pool))
@@ -203,7 +203,7 @@ def main():
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        models.in_memory("dpo.batch_size", settings["dpo"]["batch_size"]),
+        memory.enough("dpo.batch_size", settings["dpo"]["batch_size"]),
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
@@ -248,7 +248,7 @@ def main():
             "validation_after": best,
             "train_seconds": seconds,
             "tokens_per_second": tokens * settings["dpo"]["epochs"] / seconds,
-            "peak_memory_mb": models.peak_memory_mb(),
+            "peak_memory_mb": memory.peak_mb(),
         })  # fmt: skip
         log = [{"step": row["step"], **{name: row[name] for name in LOGGED}}
                for row in trainer.state.log_history if "loss" in row]  # fmt: skip

@@ -29,7 +29,7 @@ from contextlib import nullcontext
 from statistics import fmean as mean
 
 import tools as toolbox
-from playground import artifacts, checking, models, parallel, recipe, report, scoring, tracking
+from playground import artifacts, checking, memory, models, parallel, recipe, report, scoring, tracking
 from playground.artifacts import UserError
 from playground.learner import evaluate_tokens, explained_variance, load_learner, masked_mean, whiten
 
@@ -273,7 +273,7 @@ def main():
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        models.in_memory("ppo.minibatch_size", ppo["minibatch_size"]),
+        memory.enough("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
         progress = train(learner, pools, reward, validate, settings, artifact, track)
         if not parallel.is_main():
@@ -288,7 +288,7 @@ def main():
             "constant_rewards": constant,
             "train_seconds": progress["seconds"],
             "tokens_per_second": sum(row.get("tokens", 0) for row in log) / progress["seconds"],
-            "peak_memory_mb": models.peak_memory_mb(),
+            "peak_memory_mb": memory.peak_mb(),
         })  # fmt: skip
         artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
         names = dict.fromkeys(name for row in log for name in row if name not in UNPLOTTED)

@@ -101,7 +101,7 @@ def read_records(path, keys=("id", "prompt", "completion")):
     if not records:
         raise UserError(f"{path} is empty: run `python 02_create_dataset.py` again.")
     metrics = path.with_name("metrics.json")
-    written = read_json(metrics)["n"].get(path.stem, 0) if metrics.exists() else 0
+    written = read_json(metrics).get("n", {}).get(path.stem, 0) if metrics.exists() else 0
     if len(records) < written:
         raise UserError(f"{path} has {len(records)} of the {written} records that were written: run stage 02 again.")
     return records

@@ -17,19 +17,21 @@ class Exchange:
 
     arguments: share of the arguments that are replaced by another record's. words: share of the words and numbers
     that are replaced one by one, by words of other arguments and by random digits; 2, 3 and 100 stay, being part of
-    "squared", "cubed" and "%". What is in capitals stays so. Records of imported data are not changed.
+    "squared", "cubed" and "%". A word with a capital gets one with a capital. Records of imported data are not changed.
     """
 
     def __init__(self, records, arguments, words):
         self.argument_share, self.word_share = arguments, words
         self.arguments, vocabulary = {}, set()  # {(tool, argument): [values]}
-        for record in records:
+        for record in filter(_ours, records):
             for key, value in _arguments(record):
                 self.arguments.setdefault(key, []).append(value)
                 vocabulary |= _words(value)
         self.words = sorted(vocabulary)
 
     def __call__(self, record, rng):
+        if not _ours(record):
+            return record
         return self._exchange_words(self._exchange_arguments(record, rng), rng)
 
     def _exchange_arguments(self, record, rng):
@@ -45,16 +47,17 @@ class Exchange:
         for word in sorted(set().union(*map(_words, values))):
             other = rng.choice(self.words)
             new[word] = other.capitalize() if word[0].isupper() else other.lower()
-        if record.get("source") in SOURCES:
-            for number in sorted(set(re.findall(r"\d+", record["completion"])) - {"2", "3", "100"}):
-                new[number] = str(rng.randint(1, 9)) + "".join(rng.choice("0123456789") for _ in number[1:])
+        for number in sorted(set(re.findall(r"\d+", record["completion"])) - {"2", "3", "100"}):
+            new[number] = str(rng.randint(1, 9)) + "".join(rng.choice("0123456789") for _ in number[1:])
         return _replaced(record, new, record["prompt"], self.word_share, rng)
+
+
+def _ours(record):
+    return record.get("source") in SOURCES
 
 
 def _arguments(record):
     """[((tool, argument), value)] of the calls of a record, but for what `respond` says, which is no copy."""
-    if record.get("source") not in SOURCES:
-        return []
     lines = re.findall(r'{"tool": .*', f"{record['prompt']}\n{record['completion']}")
     calls = [call for call in map(json.loads, lines) if call["tool"] != "respond"]
     return [((call["tool"], name), value) for call in calls for name, value in call["args"].items()
@@ -63,8 +66,7 @@ def _arguments(record):
 
 def _found(record):
     """The texts in a record's tool results that an answer repeats."""
-    pattern = rf'"(?:{"|".join(FOUND)})": "([^"\\]+)"'
-    return re.findall(pattern, record["prompt"]) if record.get("source") in SOURCES else []
+    return re.findall(rf'"(?:{"|".join(FOUND)})": "([^"\\]+)"', record["prompt"])
 
 
 def _words(text):

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import tools as toolbox
-from playground import models, parallel
+from playground import memory, models, parallel
 from playground.artifacts import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
@@ -81,7 +81,7 @@ def generate(
         """[(which prompt, its Completion)] of this process."""
         answered = []
         bar = tqdm(total=len(order), desc=progress, disable=progress is None, leave=False)
-        with bar, models.in_memory("generate.batch_size", settings["batch_size"]):
+        with bar, memory.enough("generate.batch_size", settings["batch_size"]):
             for begin in range(0, len(order), settings["batch_size"]):
                 rows = order[begin : begin + settings["batch_size"]]
                 matchers = [grammar.matcher() for _ in rows] if grammar else None
@@ -98,10 +98,10 @@ def generate(
         return answered
 
     if len(prompts) > 1:
-        models.release_freed_memory()  # of the training before
+        memory.release_freed()  # of the training before
     completions = dict(parallel.gather(answer) if in_shares else answer())
     if len(prompts) > 1:
-        models.release_freed_memory()
+        memory.release_freed()
     return [completions[i] for i in range(len(prompts))]
 
 
@@ -153,6 +153,8 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
     """
     import torch
 
+    from playground.cache import with_room
+
     generated, passes = [[] for _ in prompts], [0] * len(prompts)
 
     def left(row):
@@ -174,7 +176,8 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
 
     rows = list(range(len(prompts)))  # rows[i]: which prompt stands in row i of the batch
     unread = [ids + add(row, []) for row, ids in enumerate(prompts)]
-    attention_mask, cache = torch.zeros(len(rows), 0, dtype=torch.long, device=model.device), None
+    attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=model.device)
+    cache = with_room(model.config)
     rows_open = [row for row in rows if is_open(row)]
     with torch.inference_mode():
         while rows_open:
@@ -192,7 +195,7 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
                 **positions(model, attention_mask, width),
                 logits_to_keep=1,
             )
-            cache, logits = outputs.past_key_values, outputs.logits[:, -1].float()  # (rows, vocabulary)
+            logits = outputs.logits[:, -1].float()  # (rows, vocabulary)
             read = [bool(ids) for ids in block]
             if matchers:
                 _mask(logits, [(matchers[row], left(row)) if r else None for row, r in zip(rows, read, strict=True)])
@@ -232,8 +235,11 @@ def _choose(logits, temperature, generator):
 
     if temperature == 0:
         return logits.argmax(dim=-1)
-    probabilities = torch.softmax(logits / temperature, dim=-1)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+    # Where a random number falls among the summed probabilities: torch.multinomial draws one for each token.
+    summed = torch.softmax(logits / temperature, dim=-1).double().cumsum(dim=-1)
+    draws = torch.rand(len(logits), 1, dtype=torch.double, device=logits.device, generator=generator) * summed[:, -1:]
+    below = torch.nextafter(summed[:, -1:], torch.zeros_like(draws))  # or a token of probability 0 might be next
+    return torch.searchsorted(summed, torch.minimum(draws, below), right=True).squeeze(1)
 
 
 def positions(model, attention_mask, length):

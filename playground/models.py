@@ -1,16 +1,13 @@
 """Base models and checkpoints: where they come from, what they run on, in which numbers."""
 
-import contextlib
 import copy
-import ctypes
 import os
-import re
 import sys
 import threading
 import warnings
 from pathlib import Path
 
-from playground import parallel
+from playground import memory, parallel
 from playground.artifacts import UserError, read_manifest, require, sha256
 
 DEFAULT = "distilgpt2"
@@ -155,7 +152,7 @@ def load_model(path, recipe, base_path=None):
     _quiet()
     from transformers import AutoModelForCausalLM
 
-    keep_freed_memory()
+    memory.keep_freed()
     settings = recipe["model"]
     if settings["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
@@ -240,36 +237,9 @@ def has_bf16():
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def peak_memory_mb():
-    """The most memory (MB) used so far: the GPU's where one is used, else this process's."""
-    import torch
-
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 1e6
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
-
-
 def longest(model):
     """The most tokens that a model reads at once, or None where it sets no limit."""
     return getattr(model.config, "max_position_embeddings", None)
-
-
-@contextlib.contextmanager
-def in_memory(key, batch_size):
-    """A block that works on batches whose size is recipe key `key`: too little memory for it is a UserError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # "CUDA out of memory", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"
-        if isinstance(error, RuntimeError) and not re.search("out of memory|DefaultCPUAllocator", str(error)):
-            raise
-        advice = f"try --set {key}={batch_size // 2}" if batch_size > 1 else "take a smaller model"
-        raise UserError(f"out of memory with {key}={batch_size}: {advice}.") from None
 
 
 def lora_config(model, recipe):
@@ -296,29 +266,6 @@ def add_lora(model, recipe):
         if isinstance(config.target_modules, set):  # which would be saved in another order each time
             config.target_modules = sorted(config.target_modules)
     return model
-
-
-def keep_freed_memory():
-    """Tell glibc to keep what is freed for the next step rather than return it to the system.
-
-    A training step frees and takes the same large blocks again and again; by default each is mapped and
-    zeroed anew. The same two settings, made through glibc's environment variables, made a step of the embedded
-    model's shape 1.7 times as fast on a CPU.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt:
-            mmap_max, trim_threshold = -4, -1  # from malloc.h
-            mallopt(mmap_max, 0)
-            mallopt(trim_threshold, 1 << 30)
-
-
-def release_freed_memory():
-    """Return to the system what glibc has kept, between two kinds of work whose blocks fit badly into each other's."""
-    if sys.platform == "linux":
-        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if malloc_trim:
-            malloc_trim(0)
 
 
 def within(seconds, ask):

@@ -119,13 +119,13 @@ def ppo_update(folder):
     return {"watched": watched, "weights": weights}
 
 
-def fine_tuning_curve(folder):
+def fine_tuning_curve(folder, micro_batch_size=8):
     """The losses of 20 steps of stage 03 in fp32, and the token ids read: four epochs of 37 records in batches of 8."""
     stage = importlib.import_module("03_finetune")
     models.has_bf16 = lambda: False
     tokenizer, model = small_model(folder)
     settings = settings_for(folder)
-    sft = settings["sft"] | {"learning_rate": 1e-3, "batch_size": 8, "epochs": 4}
+    sft = settings["sft"] | {"learning_rate": 1e-3, "batch_size": 8, "epochs": 4, "micro_batch_size": micro_batch_size}
     read, share = [], parallel.share
 
     def spied(items):

@@ -38,10 +38,20 @@ def test_greedy_generation_is_what_transformers_generates(random_model, tokenize
 
     ids = toolbox.encode_prompt(PROMPTS[1], tokenizer)
     expected = random_model.generate(
-        torch.tensor([ids]), max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        torch.tensor([ids]), max_new_tokens=150, do_sample=False, pad_token_id=tokenizer.pad_token_id
     )[0, len(ids) :]
-    ours = generation.generate(random_model, tokenizer, [PROMPTS[1]], settings(max_new_tokens=12))[0]
+    ours = generation.generate(random_model, tokenizer, [PROMPTS[1]], settings(max_new_tokens=150))[0]
     assert ours.token_ids == expected.tolist()
+
+
+def test_samples_are_as_frequent_as_the_model_says_and_what_is_forbidden_never_is_one():
+    import torch
+
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.25, 0.0])
+    logits = 2 * probabilities.log().expand(10_000, 6)  # halved by the temperature
+    drawn = generation._choose(logits, 2.0, torch.Generator().manual_seed(0)).bincount(minlength=6) / 10_000
+    assert drawn[probabilities == 0].tolist() == [0, 0, 0]
+    assert torch.allclose(drawn, probabilities, atol=0.02)
 
 
 @pytest.mark.parametrize("spare", [0, 3, 30])

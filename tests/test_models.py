@@ -8,7 +8,7 @@ import threading
 import pytest
 from conftest import save_random_model
 
-from playground import generation, models, recipe
+from playground import generation, memory, models, recipe
 from playground.artifacts import UserError
 
 
@@ -191,12 +191,12 @@ def test_too_little_memory_names_the_batch_size_to_try(monkeypatch, tokenizer, b
     with pytest.raises(UserError, match=r"generate\.batch_size=64: try --set generate\.batch_size=32\.$"):
         generation.generate(base_model, tokenizer, ["Hello!"], recipe.load())
     smallest = r"sft\.micro_batch_size=1: take a smaller model"
-    with pytest.raises(UserError, match=smallest), models.in_memory("sft.micro_batch_size", 1):
+    with pytest.raises(UserError, match=smallest), memory.enough("sft.micro_batch_size", 1):
         fail()
 
 
 def test_another_error_is_not_taken_for_too_little_memory():
-    with pytest.raises(RuntimeError, match="shapes"), models.in_memory("sft.micro_batch_size", 8):
+    with pytest.raises(RuntimeError, match="shapes"), memory.enough("sft.micro_batch_size", 8):
         raise RuntimeError("shapes cannot be multiplied")
 
 

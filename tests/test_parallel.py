@@ -118,6 +118,13 @@ def test_an_error_in_both_processes_is_told_once(tmp_path):
     assert done.stderr.count("exitcode  : 2") >= 1
 
 
+def test_fine_tuning_in_parts_of_batches_goes_along_the_loss_curve_of_whole_ones(tmp_path):
+    whole, parts = (parallel_work.fine_tuning_curve(tmp_path / str(size), size) for size in (8, 4))
+    assert parts["losses"] == pytest.approx(whole["losses"], abs=1e-3)
+    assert parts["norms"] == pytest.approx(whole["norms"], rel=1e-2)
+    assert parts["read"] == whole["read"]
+
+
 @pytest.mark.slow
 def test_two_processes_fine_tune_along_the_loss_curve_of_one(tmp_path):
     found = in_two(tmp_path, "fine_tuning_curve")["fine_tuning_curve"]

@@ -188,7 +188,7 @@ def answer_losses(model, tokenizer, pairs, batch_size):
     import torch
     import torch.nn.functional as F
 
-    from playground import models
+    from playground import memory, models
     from playground.generation import positions
 
     limit = models.longest(model) or MAX_TEXT
@@ -203,7 +203,7 @@ def answer_losses(model, tokenizer, pairs, batch_size):
         ids = torch.tensor([[0] * pad + encoded[row][0] for pad, row in zip(padding, rows, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
         ids, mask = ids.to(model.device), mask.to(model.device)
-        with torch.inference_mode(), models.in_memory("generate.batch_size", batch_size):
+        with torch.inference_mode(), memory.enough("generate.batch_size", batch_size):
             logits = model(
                 input_ids=ids, attention_mask=mask, **positions(model, mask, width),
                 use_cache=False, logits_to_keep=longest + 1,
