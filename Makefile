@@ -68,7 +68,7 @@ verify:
 test: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pytest -m "not slow" -n 2 --dist loadfile
+	.venv/bin/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/installed-dev
 	.venv/bin/pytest -m slow
