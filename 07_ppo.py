@@ -203,6 +203,7 @@ def train(learner, pools, reward, validate, settings, artifact, track=lambda row
     if progress is None:
         progress = {"update": 0, "kl_coef": ppo["kl_coef"], "collapsed": 0, "seconds": 0.0, "log": []}
         progress["validations"] = [{"update": 0, **validate()}]
+        learner.critic["head"].bias.data.fill_(progress["validations"][0]["reward"])  # what may be expected of it
         models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
     validations, log = progress["validations"], progress["log"]
     bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
