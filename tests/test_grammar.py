@@ -160,7 +160,7 @@ def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
         ({"enum": [{"a": 1}], "properties": {"a": {"$ref": "http://127.0.0.1/"}}}, "#/properties"),
         ({"type": "string", "pattern": "(?i)[^a]"}, "flags in a pattern"),
         ({"type": "string", "pattern": "a{99999999999}"}, "the repetition number"),
-        ({"type": "string", "format": "date", "maxLength": 5 * 10**9}, "#: a length"),
+        ({"type": "string", "format": "date", "minLength": 5 * 10**9}, "#: a length"),
         (None, "#: what is no valid JSON Schema"),
         ({"const": float("nan")}, "#: a number"),
     ],

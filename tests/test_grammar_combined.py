@@ -34,6 +34,9 @@ COMBINED = {
     },
     "names that are no texts": {"properties": {1: {"type": "null"}}, "required": ["1"]},
     "a pattern of a length": {"type": "string", "pattern": "a|é", "minLength": 2, "maxLength": 4},
+    "an address of a length": {"type": "string", "format": "email", "minLength": 2, "maxLength": 254},
+    "a pattern of any length, cut short": {"type": "string", "pattern": "^(é|€)+(x|zz)?$", "maxLength": 3},
+    "a shortest text of too many characters": {"type": "string", "pattern": "^(abc|😀)$", "maxLength": 2},
     "an empty pattern, repeated": {"type": "string", "pattern": "(){4000}", "maxLength": 1},
 }  # fmt: skip
 

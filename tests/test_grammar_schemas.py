@@ -39,7 +39,10 @@ def patterns(draw):
     instances = st.from_regex(pattern, alphabet=st.characters(max_codepoint=0xFF, min_codepoint=32))
     # Where \d, \w and \s mean more in Python than in ECMA 262, the engine takes the narrower reading.
     ascii_classes = instances.filter(lambda text: text.isascii() or pattern == "é|ü" or pattern.startswith("^[^"))
-    return {"type": "string", "pattern": pattern}, ascii_classes.filter(lambda text: not text.endswith("\n"))
+    longest = draw(st.none() | st.integers(8, 12))
+    schema = {"type": "string", "pattern": pattern} | ({"maxLength": longest} if longest else {})
+    fits = ascii_classes.filter(lambda text: not text.endswith("\n") and len(text) <= (longest or len(text)))
+    return schema, fits
 
 
 def formats():

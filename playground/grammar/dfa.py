@@ -5,6 +5,7 @@ and made deterministic by the subset construction, whose size is bounded, becaus
 exponentially many states.
 """
 
+import functools
 from collections import deque
 
 import numpy as np
@@ -19,10 +20,13 @@ class TooLarge(ValueError):
 
 
 class Nfa:
-    """Numbered states; `arrows[state]` are (lowest byte, highest byte, next state), `empty[state]` read nothing."""
+    """Numbered states; `arrows[state]` are (lowest byte, highest byte, next state), `empty[state]` read nothing.
+
+    partial: the states between the bytes of one character.
+    """
 
     def __init__(self):
-        self.arrows, self.empty = [], []
+        self.arrows, self.empty, self.partial = [], [], set()
 
     def state(self):
         if len(self.arrows) >= MAX_NFA_STATES:
@@ -77,7 +81,7 @@ class Nfa:
                 row.append(_number(closed[states], numbers, queue, len(cuts)) if states else -1)
             rows.append(row)
         accepting = [final in state or final in self.close(self.move(state, END)) for state in numbers]
-        return Dfa(classes, rows, accepting)
+        return Dfa(classes, rows, accepting, [self.partial.isdisjoint(state) for state in numbers])
 
 
 def _number(key, numbers, queue, classes):
@@ -105,13 +109,15 @@ class Arrows(dict):
 class Dfa:
     """State 0 is the first; table[state, classes[byte]] is the next one, or -1.
 
-    accepting: where a text may end. distance: bytes to the nearest end; states from which no end can be reached
-    are not entered. toward: the byte that leads there. next: for each state, {byte: state after it}.
+    accepting: where a text may end. whole: where a character has ended. distance: bytes to the nearest end; states
+    from which no end can be reached are not entered. toward: the byte that leads there. next: for each state,
+    {byte: state after it}.
     """
 
-    def __init__(self, classes, rows, accepting):
+    def __init__(self, classes, rows, accepting, whole=None):
         self.classes, self.table = np.asarray(classes), np.asarray(rows, dtype=np.int64)
         self.accepting = np.asarray(accepting, dtype=bool)
+        self.whole = np.ones(len(rows), dtype=bool) if whole is None else np.asarray(whole, dtype=bool)
         self.distance, self.toward = self._distances()
         dead = [state for state, distance in enumerate(self.distance) if distance is None]
         self.table[np.isin(self.table, dead)] = -1
@@ -133,6 +139,17 @@ class Dfa:
                     distance[state], toward[state] = distance[after] + 1, byte
                     queue.append(state)
         return distance, toward
+
+    @functools.cached_property
+    def characters(self):
+        """Whole characters on the way to the nearest end, by state; None if one that is farther in bytes has fewer."""
+        count = np.zeros(len(self.distance), dtype=np.int64)
+        for state in sorted(np.flatnonzero(~self.accepting), key=lambda state: self.distance[state] or 0):
+            if self.distance[state]:
+                after = self.next[state][self.toward[state]]
+                count[state] = count[after] + self.whole[after]
+        shortcuts = (self.table >= 0) & (count[self.table] + self.whole[self.table] < count[:, None])
+        return None if shortcuts.any() else count.tolist()
 
     @property
     def is_empty(self):
@@ -166,4 +183,5 @@ def intersect(left, right):
             row.append(_number(after, numbers, queue, pairs.shape[1]) if min(after) >= 0 else -1)
         rows.append(row)
     one, two = (np.array(column) for column in zip(*numbers, strict=True))
-    return Dfa(classes.reshape(-1), rows, left.accepting[one] & right.accepting[two])
+    accepting, whole = left.accepting[one] & right.accepting[two], left.whole[one] & right.whole[two]
+    return Dfa(classes.reshape(-1), rows, accepting, whole)

@@ -57,29 +57,28 @@ class Text(Reader):
 
 
 class Scan(Reader):
-    """Reads what a Dfa accepts. low, high: how many more whole characters; only any_string() is counted so."""
+    """Reads what a Dfa accepts. low, high: how many more whole characters; low is 0 but for any_string()."""
 
     def __init__(self, dfa, state=0, low=0, high=None, family=None):
         self.dfa, self.state, self.low, self.high = dfa, state, low, high
         self.family = {} if family is None else family  # all that one Scan can become
         self.family[state, low, high] = self
-        partial = low > 0 and not dfa.accepting[state]
-        self.size = INFINITE if dfa.is_empty else dfa.distance[state] + low - partial
+        partial = low > 0 and not dfa.whole[state]
+        too_long = not dfa.is_empty and high is not None and dfa.characters[state] > high
+        self.size = INFINITE if dfa.is_empty or too_long else dfa.distance[state] + low - partial
 
     def at(self, state, low, high):
         found = self.family.get((state, low, high))
         return found or type(self)(self.dfa, state, low, high, self.family)
 
     def step(self, byte):
-        after = None if self.high == 0 and self.dfa.accepting[self.state] else self.dfa.next[self.state].get(byte)
-        return None if after is None else self.advance(after, int(self.dfa.accepting[after]))
+        after = self.dfa.next[self.state].get(byte)
+        return None if after is None else self.advance(after, int(self.dfa.whole[after]))
 
     def advance(self, state, characters):
         """The node in another state of the Dfa, so many characters later; None if they are too many."""
-        if self.high is not None and characters > self.high:
-            return None
         high = None if self.high is None else self.high - characters
-        if high == 0 and not self.dfa.accepting[state]:
+        if high is not None and self.dfa.characters[state] > high:
             return None
         return self.at(state, max(0, self.low - characters) if self.low else 0, high)
 
@@ -87,7 +86,7 @@ class Scan(Reader):
         return () if self.low == 0 and self.dfa.accepting[self.state] else None
 
     def bytes_after(self):
-        return () if self.high == 0 and self.dfa.accepting[self.state] else self.dfa.next[self.state]
+        return () if self.high == 0 and self.dfa.whole[self.state] else self.dfa.next[self.state]
 
     @property
     def shortest(self):

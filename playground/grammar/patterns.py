@@ -85,13 +85,13 @@ def length_dfa(low, high):
     size, most = len(one.table), low if high is None else high
     if one.table.size * (most + 1) > 2 * MAX_DFA_CELLS:
         raise TooLarge(f"a length of {most} beside a pattern or a format")
-    rows, accepting = [], []
+    rows, accepting, whole = [], [], np.tile(one.whole, most + 1)
     for count in range(most + 1):
         after = np.minimum(count + one.accepting[one.table], most + (high is not None))  # a last one, that is cut off
         known = (one.table >= 0) & (after <= most)
         rows.append(np.where(known, one.table + size * after, -1))
         accepting.append(one.accepting & (count >= low))
-    return Dfa(one.classes, np.concatenate(rows), np.concatenate(accepting))
+    return Dfa(one.classes, np.concatenate(rows), np.concatenate(accepting), whole)
 
 
 def _sequence(nfa, state, items):
@@ -204,6 +204,7 @@ def _character(nfa, state, ranges):
 def _path(nfa, state, path, after):
     for low, high in path[:-1]:
         state = nfa.byte(state, low, high)
+        nfa.partial.add(state)
     nfa.arrows[state].append((*path[-1], after))
 
 

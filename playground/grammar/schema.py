@@ -161,9 +161,12 @@ class Builder:
             raise UnsupportedSchema(f"{pointer}/format", f"the format {schema['format']!r}")
         if not dfas:
             return Sequence((Text(b'"'), Scan(any_string(), 0, low, high), Text(b'"')))
-        if low or high is not None:
-            dfas.append(length_dfa(low, high))
-        return Sequence((Text(b'"'), Scan(functools.reduce(intersect, dfas)), Text(b'"')))
+        if low:
+            dfas.append(length_dfa(low, None))
+        dfa = functools.reduce(intersect, dfas)
+        if high is not None and dfa.characters is None:  # its shortest text may have too many of them
+            dfa, high = intersect(dfa, length_dfa(low, high)), None
+        return Sequence((Text(b'"'), Scan(dfa, 0, 0, high), Text(b'"')))
 
     def _array(self, schema, pointer):
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")

@@ -85,7 +85,7 @@ class Vocabulary:
             states = dfa.table[states, dfa.classes[following]]
             alive = states >= 0
             rows, states = rows[alive], states[alive]
-            counts = counts[alive] + dfa.accepting[states]
+            counts = counts[alive] + dfa.whole[states]
             depth += 1
         if not any(len(keys) for keys, _ in ends):
             return [], exits
