@@ -195,6 +195,15 @@ def test_a_server_that_knows_neither_schema_nor_several_samples_is_asked_without
     assert first != second
 
 
+def test_a_call_that_the_server_has_parsed_already_is_read_and_a_broken_one_is_an_empty_sample(tmp_path):
+    parsed = [
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "get_weather", "arguments": text}}]}
+        for text in ('{"city":"Oslo"}', '{"city"')
+    ]
+    with Server(lambda body: (200, {"choices": [{"message": message} for message in parsed]})) as server:
+        assert ask(server, tmp_path / "asked") == [['{"tool": "get_weather", "args": {"city": "Oslo"}}', ""]]
+
+
 def test_an_endpoint_that_fails_once_is_asked_again(tmp_path):
     answers = iter([(503, {}), (200, choices("a", "b")), (200, b"<html>"), (200, choices("c", "d"))])
     with Server(lambda body: next(answers)) as server:

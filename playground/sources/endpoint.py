@@ -127,12 +127,22 @@ def _texts(answer):
         raise _Later(f"an answer of over {MAX_ANSWER} bytes")
     try:
         choices = json.loads(answer)["choices"]
-        contents = [choice["message"]["content"] for choice in choices]
+        messages = [choice["message"] for choice in choices]
+        contents = [_call(message) or message["content"] for message in messages]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise _Later("an answer that is no chat completion") from None
     if not contents:
         raise _Later("an answer without choices")
     return [content if isinstance(content, str) else "" for content in contents]
+
+
+def _call(message):
+    """The one call that a server has parsed out of a message, as a model here writes it; None where there is none."""
+    try:
+        (call,) = message["tool_calls"]
+        return toolbox.to_json({"tool": call["function"]["name"], "args": json.loads(call["function"]["arguments"])})
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _printable(text):
