@@ -1,0 +1,78 @@
+"""Pairs a second of stage 06's trainer and of TRL's DPOTrainer with its defaults, in one run.
+
+    python bench/dpo.py
+
+Both start from the embedded base model and read the same 240 pairs once, in batches of the recipe's size. Timed is all
+of `train()`: stage 06 asks the reference before the first step, TRL's default in every step. The losses are not
+compared, because stage 06 adds the chosen completion's own.
+"""
+
+import importlib
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools as toolbox
+from playground import models, negatives, recipe
+from playground.sources import templates
+
+stage = importlib.import_module("06_dpo")
+PAIRS = 240
+
+
+class Folder:
+    """What the stage's trainer wants of an artifact: where to keep its checkpoints."""
+
+    def __init__(self, path):
+        self.path = path
+
+
+def pairs_of(tokenizer):
+    records = list(templates.build_splits({"train": 2 * PAIRS}, toolbox.load_tools(), 0)["train"])
+    wrong = list(negatives.hard_negatives(records, random.Random(0)))[:PAIRS]
+    return [stage.pair_of(row, "hard negative", "bench", row["completion"], text,
+                          toolbox.encode_completion(text, tokenizer)) for row, text in wrong]  # fmt: skip
+
+
+def plain_trainer(pairs, settings, folder):
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [{"prompt": toolbox.format_prompt(pair["prompt"]),
+             "chosen": f" {pair['chosen']}", "rejected": f" {pair['rejected']}"} for pair in pairs]  # fmt: skip
+    return DPOTrainer(
+        AutoModelForCausalLM.from_pretrained(models.EMBEDDED),
+        args=DPOConfig(output_dir=str(folder), use_cpu=models.device() == "cpu", report_to="none", num_train_epochs=1,
+                       per_device_train_batch_size=settings["dpo"]["batch_size"]),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=models.load_tokenizer(models.EMBEDDED),
+    )  # fmt: skip
+
+
+def measure(trainer):
+    begin = time.perf_counter()
+    trainer.train()
+    return PAIRS / (time.perf_counter() - begin)
+
+
+def main():
+    settings = recipe.load(None, [("dpo.epochs", 1)])
+    tokenizer = models.load_tokenizer(models.EMBEDDED)
+    pairs = pairs_of(tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        # The plain one first: the stage's memory settings hold for the whole process.
+        plain = measure(plain_trainer(pairs, settings, Path(folder, "plain")))
+        model = models.load_model(models.EMBEDDED, settings)
+        ours = measure(stage.build_trainer(model, tokenizer, pairs, settings, Folder(Path(folder, "stage")),
+                                           lambda *_: None))  # fmt: skip
+    for name, speed in {"DPOTrainer(model, DPOConfig())": plain, "06_dpo.py": ours}.items():
+        print(f"{name:32} {speed:6.2f} pairs/s")
+    print(f"ratio {ours / plain:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Rollout tokens a second of stage 07 and of the last PPO trainer that TRL released (0.24), on the same prompts.
+
+    python bench/ppo.py
+
+TRL's needs libraries of its time, so it gets a virtual environment of its own (.venv-trl-ppo, made once; skipped with
+a line where it cannot be installed). Both start from the embedded base model, with a value model of their own, and
+answer the recipe's number of requests an update with LENGTH tokens, then learn from them in minibatches and epochs of
+the recipe's numbers. TRL's reward is a model, stage 07's a program. The first update of each is not timed.
+"""
+
+import importlib
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools as toolbox
+from playground import checking, learner, models, recipe
+from playground.sources import templates
+
+ROOT = Path(__file__).parents[1]
+VENV = ROOT / ".venv-trl-ppo"
+PINS = ["torch==2.13.0", "trl==0.24.0", "transformers==4.57.1", "accelerate==1.11.0", "datasets==4.3.0"]
+UPDATES, LENGTH = 3, 32  # updates that are timed; most tokens of an answer, which the base model always takes
+
+stage = importlib.import_module("07_ppo")
+
+
+def installed():
+    """The Python of TRL 0.24's environment, or None where it cannot be installed."""
+    python = VENV / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    try:
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", VENV], check=True, capture_output=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PINS], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        print(f"TRL 0.24's PPOTrainer is skipped: {error.stderr.decode().strip().splitlines()[-1]}")
+        return None
+    return python
+
+
+def ours(records, tools, tokenizer, settings):
+    """Seconds of an update of stage 07."""
+    policy, reference = (models.load_model(models.EMBEDDED, settings) for _ in range(2))
+    ppo, checker = settings["ppo"], checking.Checker(records, tools)
+    critic = learner.new_critic(policy, "own")
+    learned = learner.prepare(policy, reference, critic, tokenizer, ppo["learning_rate"])
+    rng, ends = random.Random(0), []
+
+    def reward(completion, record):
+        return stage.reward_of(completion, record, tools, checker, ppo["reward"]) | {"mean": rng.random()}
+
+    for _ in range(UPDATES + 1):  # by chance, for a base model always earns 0
+        row, _ = stage.update_policy(learned, records, reward, settings, ppo["kl_coef"], rng)
+        assert not row["constant_reward"]
+        ends.append(time.perf_counter())
+    return (ends[-1] - ends[0]) / UPDATES
+
+
+def theirs(python, prompts, ppo):
+    task = {"base": str(models.EMBEDDED), "prompts": prompts, "updates": UPDATES, "length": LENGTH,
+            "minibatch_size": ppo["minibatch_size"], "epochs": ppo["epochs"]}  # fmt: skip
+    command = [python, ROOT / "bench" / "ppo_trl.py"]
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"TRL's PPOTrainer failed:\n{done.stderr[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def main():
+    settings = recipe.load(None, [("generate.max_new_tokens", LENGTH), ("ppo.target_kl", None)])
+    ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), models.load_tokenizer(models.EMBEDDED)
+    records = list(templates.build_splits({"train": ppo["rollouts"]}, tools, 0)["train"])
+    prompts = [toolbox.encode_prompt(record["prompt"], tokenizer) for record in records]
+    python = installed()
+    took = {"TRL 0.24's PPOTrainer": theirs(python, prompts, ppo)} if python else {}
+    took["07_ppo.py"] = ours(records, tools, tokenizer, settings)
+    tokens = len(prompts) * LENGTH
+    for name, seconds in took.items():
+        ratio = seconds / took["07_ppo.py"]
+        print(f"{name:24} {seconds:6.2f} s an update {tokens / seconds:6.0f} rollout tokens/s   ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
