@@ -117,13 +117,15 @@ def test_what_is_said_of_the_results_is_so():
     assert value(test["sft"]["free"], "exact_call") > 0.6
     for run in test["sft"]["free"]["failures"]:
         assert max(run, key=run.get) == "wrong value"
-    for split, cells in recorded["splits"].items():
-        assert cells["dpo"]["free"]["exact_call"] == cells["sft"]["free"]["exact_call"]  # kept in every seed
-        assert set(recorded["differences"][split]["dpo"].values()) == {0}
-        assert recorded["differences"][split]["ppo"]["low"] < 0 < recorded["differences"][split]["ppo"]["high"]
-        assert recorded["differences"][split]["ppo"]["value"] < 0
-    fewer = [sft - ppo for sft, ppo in zip(*(test[name]["free"]["exact_call"] for name in ("sft", "ppo")), strict=True)]
-    assert [round(400 * share) for share in fewer] == [3, 3, 0]
+    gains = {
+        name: [round(400 * (one - sft)) for sft, one in zip(test["sft"]["free"]["exact_call"],
+                                                            test[name]["free"]["exact_call"], strict=True)]
+        for name in ("dpo", "ppo")
+    }  # fmt: skip
+    assert gains == {"dpo": [0, 0, 6], "ppo": [0, 1, 0]}
+    found = recorded["differences"]
+    assert found["test"]["dpo"]["low"] > 0 > found["test_wild"]["dpo"]["low"]
+    assert all(found[split]["ppo"]["low"] <= 0 <= found[split]["ppo"]["high"] for split in found)
     assert 330 <= sum(readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()) <= 420  # "7 minutes"
 
 
