@@ -228,6 +228,7 @@ def main():
         def after_epoch(step, model):
             validations[:] = [row for row in validations if row["step"] < step]  # killed before the next checkpoint
             validations.append({"step": step, **evaluation.validate(model, **told)})
+            track({"validation": validations[-1]}, step)
             if validations[-1]["exact_call"] > max(row["exact_call"] for row in validations[:-1]):
                 models.save_whole(model, tokenizer, artifact / "model")
             artifacts.write_json(artifact / "validations.json", validations)

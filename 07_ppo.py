@@ -228,6 +228,7 @@ def train(learner, pools, reward, validate, settings, artifact, track=lambda row
         due = update % ppo["validate_every"] == 0 or update == ppo["updates"]
         if due:
             validations.append({"update": update, **validate()})
+            track({"validation": validations[-1]}, update)
             if validations[-1]["reward"] > max(row["reward"] for row in validations[:-1]):
                 models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
             gone = row.get("kl", 0) > ppo["kl_bound"] or validations[-1]["reward"] < validations[0]["reward"]

@@ -305,6 +305,11 @@ def train_toy(tmp_path, validations=None, reward=copies, **ppo):
     return learned, progress
 
 
+def test_the_value_head_starts_from_what_the_start_model_earns(tmp_path):
+    learned, _ = train_toy(tmp_path, [0.75], updates=0)
+    assert learned.critic["head"].bias.tolist() == [0.75] and not learned.critic["head"].weight.any()
+
+
 def test_training_stops_when_validation_stays_under_where_it_started(tmp_path):
     _, progress = train_toy(tmp_path, [5, 4, 6, 4, 4, 7], updates=9, validate_every=1, patience=2)
     assert [row["update"] for row in progress["validations"]] == [0, 1, 2, 3, 4]
