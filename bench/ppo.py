@@ -60,8 +60,8 @@ def ours(records, tools, tokenizer, settings):
     return (ends[-1] - ends[0]) / UPDATES
 
 
-def theirs(python, prompts, ppo):
-    task = {"base": str(models.EMBEDDED), "prompts": prompts, "updates": UPDATES, "length": LENGTH,
+def theirs(python, prompts, end, ppo):
+    task = {"base": str(models.EMBEDDED), "prompts": prompts, "end": end, "updates": UPDATES, "length": LENGTH,
             "minibatch_size": ppo["minibatch_size"], "epochs": ppo["epochs"]}  # fmt: skip
     command = [python, ROOT / "bench" / "ppo_trl.py"]
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True)
@@ -76,7 +76,7 @@ def main():
     records = list(templates.build_splits({"train": ppo["rollouts"]}, tools, 0)["train"])
     prompts = [toolbox.encode_prompt(record["prompt"], tokenizer) for record in records]
     python = installed()
-    took = {"TRL 0.24's PPOTrainer": theirs(python, prompts, ppo)} if python else {}
+    took = {"TRL 0.24's PPOTrainer": theirs(python, prompts, tokenizer.eos_token, ppo)} if python else {}
     took["07_ppo.py"] = ours(records, tools, tokenizer, settings)
     tokens = len(prompts) * LENGTH
     for name, seconds in took.items():

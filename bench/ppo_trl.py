@@ -1,7 +1,7 @@
 """The other side of bench/ppo.py: TRL 0.24's PPOTrainer, run by the Python of an environment of its own.
 
-Reads {"base", "prompts": lists of token ids, "updates", "minibatch_size", "epochs", "length"} as JSON from standard
-input and prints the seconds of an update, the first left out.
+Reads {"base", "prompts": lists of token ids, "end": the token that ends a text, "updates", "minibatch_size", "epochs",
+"length"} as JSON from standard input and prints the seconds of an update, the first left out.
 """
 
 import json
@@ -10,7 +10,12 @@ import tempfile
 import time
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
 from trl import PPOConfig, PPOTrainer
 
 
@@ -25,8 +30,11 @@ class Clock(TrainerCallback):
 def main():
     task = json.load(sys.stdin)
     base, answers, clock = task["base"], len(task["prompts"]), Clock()
-    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-    tokenizer.pad_token = tokenizer.eos_token
+    # The tokenizer's class is younger than the transformers of this environment.
+    end = task["end"]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=f"{base}/tokenizer.json", eos_token=end, pad_token=end, padding_side="left"
+    )
     policy, reference = (AutoModelForCausalLM.from_pretrained(base) for _ in range(2))
     reward, value = (
         AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=tokenizer.pad_token_id)
