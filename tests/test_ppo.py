@@ -255,7 +255,7 @@ class Digits:
 
 RECORDS = [{"id": str(i), "prompt": str(i)} for i in range(8)]
 TOY = {"minibatch_size": 64, "epochs": 4, "learning_rate": 2e-3, "target_kl": 0.02,
-       "entropy_coef": 0.01, "kl_coef": 0.0, "kl_gain": 0.0, "validate_every": 10}  # fmt: skip
+       "entropy_coef": 0.01, "kl_coef": 0.0, "kl_gain": 0.0, "gae_lambda": 0.95, "validate_every": 10}  # fmt: skip
 
 
 def toy_learner(tmp_path):
