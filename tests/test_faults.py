@@ -35,7 +35,7 @@ def in_child(work, *arguments):
         try:
             work(*arguments)
             status = 0
-        except BaseException:
+        except Exception:
             traceback.print_exc()
         finally:
             locking.release()

@@ -285,7 +285,7 @@ def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence, tmp
         locking.release()
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, how):
     run("02_create_dataset", tmp_path)
     with subprocess.Popen(
@@ -406,7 +406,6 @@ def test_a_bad_dataset_line_is_named_and_the_last_model_is_kept(sequence, tmp_pa
     assert "train.jsonl:65: not JSON" in done.stderr
 
 
-@pytest.mark.slow
 def test_the_sequence_runs_on_another_architecture_and_vocabulary(tmp_path, tokenizer):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = save_random_model(tmp_path / "llama", tokenizer, "llama", max_position_embeddings=512, **sizes)
@@ -415,7 +414,6 @@ def test_the_sequence_runs_on_another_architecture_and_vocabulary(tmp_path, toke
     assert cells["constrained"]["schema_validity"]["value"] == 1.0
 
 
-@pytest.mark.slow
 def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence, tmp_path):
     run("02_create_dataset", tmp_path)
     run("03_finetune", tmp_path, "--lora")

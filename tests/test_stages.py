@@ -106,7 +106,7 @@ def test_the_training_stages_send_their_curves_to_tensorboard(tuned):
     ("stage", "advice"),
     [
         ("03_finetune", "out of memory with sft.micro_batch_size=8: try --set sft.micro_batch_size=4."),
-        ("06_dpo", "out of memory with dpo.batch_size=4: try --set dpo.batch_size=2."),
+        ("06_dpo", "out of memory with dpo.batch_size=2: try --set dpo.batch_size=1."),
         ("07_ppo", "out of memory with ppo.minibatch_size=2: try --set ppo.minibatch_size=1."),
     ],
 )
@@ -125,11 +125,11 @@ def test_a_training_stage_that_runs_out_of_memory_names_the_batch_size_to_try(tu
 
 
 def test_requests_longer_than_the_models_positions_are_counted_in_every_stage(tmp_path, tokenizer):
-    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 104}
+    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 80}
     model = save_random_model(tmp_path / "short", tokenizer, "gpt2", **sizes)
     done = {stage: run(stage, tmp_path / "outputs", model=model) for stage in STAGES}
-    assert "records are longer than 104 tokens and left out" in done["03_finetune"].stdout
+    assert "records are longer than 80 tokens and left out" in done["03_finetune"].stdout
     for stage in ("06_dpo", "07_ppo"):
-        assert "requests do not fit the model's 104 tokens and are left out" in done[stage].stdout
+        assert "requests do not fit the model's 80 tokens and are left out" in done[stage].stdout
     for stage in ("01_baseline", "08_evaluate"):
         assert "prompts are longer than 32 tokens and cut to their ends" in done[stage].stderr
