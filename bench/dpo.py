@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
@@ -21,13 +22,6 @@ from playground.sources import templates
 
 stage = importlib.import_module("06_dpo")
 PAIRS = 240
-
-
-class Folder:
-    """What the stage's trainer wants of an artifact: where to keep its checkpoints."""
-
-    def __init__(self, path):
-        self.path = path
 
 
 def pairs_of(tokenizer):
@@ -67,8 +61,8 @@ def main():
         # The plain one first: the stage's memory settings hold for the whole process.
         plain = measure(plain_trainer(pairs, settings, Path(folder, "plain")))
         model = models.load_model(models.EMBEDDED, settings)
-        ours = measure(stage.build_trainer(model, tokenizer, pairs, settings, Folder(Path(folder, "stage")),
-                                           lambda *_: None))  # fmt: skip
+        artifact = SimpleNamespace(path=Path(folder, "stage"))  # what the trainer wants of one
+        ours = measure(stage.build_trainer(model, tokenizer, pairs, settings, artifact, lambda *_: None))
     for name, speed in {"DPOTrainer(model, DPOConfig())": plain, "06_dpo.py": ours}.items():
         print(f"{name:32} {speed:6.2f} pairs/s")
     print(f"ratio {ours / plain:.2f}")

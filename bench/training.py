@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -24,13 +25,6 @@ from playground.sources import templates
 
 stage = importlib.import_module("03_finetune")
 WARM_UP = 2  # steps
-
-
-class Folder:
-    """What the stage's trainer wants of an artifact: where to keep its checkpoints."""
-
-    def __init__(self, path):
-        self.path = path
 
 
 def save_base(tokenizer_folder, folder):
@@ -64,7 +58,7 @@ def plain_trainer(base, records, sft, folder):
 def stage_trainer(base, records, sft, folder, settings):
     tokenizer, model = models.load_tokenizer(base), models.load_model(base, settings)
     nothing = [lambda *_: None] * 2  # to do after an epoch, and with a row of the log
-    return stage.build_trainer(model, tokenizer, records, sft, settings, Folder(folder), *nothing)
+    return stage.build_trainer(model, tokenizer, records, sft, settings, SimpleNamespace(path=folder), *nothing)
 
 
 def measure(trainer, records, tokenizer):
