@@ -20,7 +20,7 @@ import tools as toolbox
 from playground import generation, models, recipe
 from playground.sources import templates
 
-REQUESTS, STEPS = 20, 100
+REQUESTS, STEPS = 20, 250
 
 
 def distilgpt2_shape(tokenizer, tools):

@@ -161,6 +161,21 @@ def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
         ({"type": "string", "pattern": "(?i)[^a]"}, "flags in a pattern"),
         ({"type": "string", "pattern": "a{99999999999}"}, "the repetition number"),
         ({"type": "string", "format": "date", "minLength": 5 * 10**9}, "#: a length"),
+        ({"patternProperties": {"a": {}, "b": {}}}, "#/patternProperties: several patterns"),
+        ({"patternProperties": {"a": {}}, "additionalProperties": True}, "#/patternProperties"),
+        ({"patternProperties": {"(": {}}}, "#: the pattern '('"),
+        ({"enum": ["a"], "pattern": "("}, "#: the pattern '('"),
+        ({"patternProperties": {"a": {}}, "properties": {"é": {}}}, "#/properties/é: a name beside"),
+        ({"patternProperties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, "#: 'patternProperties' beside"),
+        (
+            {
+                "oneOf": [
+                    {"patternProperties": {"a": {}}, "type": "object", "additionalProperties": False},
+                    {"type": "object", "properties": {"a": {}}, "required": ["a"]},
+                ]
+            },
+            "#/oneOf",
+        ),
         (None, "#: what is no valid JSON Schema"),
         ({"const": float("nan")}, "#: a number"),
     ],

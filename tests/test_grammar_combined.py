@@ -37,6 +37,11 @@ COMBINED = {
     "an address of a length": {"type": "string", "format": "email", "minLength": 2, "maxLength": 254},
     "a pattern of any length, cut short": {"type": "string", "pattern": "^(é|€)+(x|zz)?$", "maxLength": 3},
     "a shortest text of too many characters": {"type": "string", "pattern": "^(abc|😀)$", "maxLength": 2},
+    "names of a pattern, one of them with more to meet": {
+        "properties": {"a1": {"minimum": 3}, "b": {"type": "null"}}, "required": ["b", "a2"],
+        "patternProperties": {"^a[0-4]$": {"type": "integer"}},
+    },
+    "names of which a pattern leaves two": {"patternProperties": {"^(é|\\\\)$": {"type": "null"}}, "minProperties": 1},
     "an empty pattern, repeated": {"type": "string", "pattern": "(){4000}", "maxLength": 1},
 }  # fmt: skip
 

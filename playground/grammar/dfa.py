@@ -172,6 +172,17 @@ class Dfa:
         return bool(self.accepting[state]) and not self.is_empty
 
 
+@functools.lru_cache(maxsize=256)
+def with_mark(dfa):
+    """The Dfa of what another accepts and the quotation mark after it; in JSON none stands before it."""
+    states, width = dfa.table.shape
+    used, classes = np.unique(np.where(np.arange(256) == ord('"'), width, dfa.classes), return_inverse=True)
+    table = np.full((states + 1, width + 1), -1)
+    table[:-1, :-1] = dfa.table
+    table[:-1, -1] = np.where(dfa.accepting, states, -1)
+    return Dfa(classes, table[:, used], np.arange(states + 1) == states, np.append(dfa.whole, True))
+
+
 def intersect(left, right):
     """The Dfa of the texts that both accept (the product construction)."""
     pairs, classes = np.unique(np.stack([left.classes, right.classes]), axis=1, return_inverse=True)

@@ -87,6 +87,8 @@ def merge(left, right, pointer):
     """One schema for both, neither with combinations of its own; None where no value can meet both."""
     if not left or not right:
         return left or right
+    if "patternProperties" in left | right and left.keys() & MEMBERS and right.keys() & MEMBERS:
+        raise UnsupportedSchema(pointer, "'patternProperties' beside another schema's properties")
     merged = left | right
     for key in left.keys() & right.keys():
         one, two = left[key], right[key]
@@ -157,8 +159,9 @@ def items_of(schema):
 
 
 # The keywords of each type: a schema that names no type is about those whose keywords it has.
+MEMBERS = {"properties", "patternProperties", "additionalProperties"}
 KEYWORDS = {
-    "object": {"properties", "required", "additionalProperties", "minProperties", "maxProperties"},
+    "object": {"required", "minProperties", "maxProperties"}.union(MEMBERS),
     "array": {"items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"},
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
@@ -178,6 +181,8 @@ def types_of(schema):
 
 def others_of(schema):
     """What an object's unnamed properties must meet: False (there are none) unless it says so or names none at all."""
+    for value in schema.get("patternProperties", {}).values():
+        return value
     return schema.get("additionalProperties", not schema.get("properties"))
 
 
@@ -235,7 +240,8 @@ def disjoint(one, two, document, pointer, depth=0):
     if others_of(one) is False and required[1] - names[0].keys() - required[0]:
         return True
     for this, other in ((0, 1), (1, 0)):
-        if (one, two)[other].get("additionalProperties") is False and required[this] - names[other].keys():
+        closed = (one, two)[other].get("additionalProperties") is False and "patternProperties" not in (one, two)[other]
+        if closed and required[this] - names[other].keys():
             return True
         if any(not options(names[other][name], document, pointer) for name in required[this] & names[other].keys()):
             return True

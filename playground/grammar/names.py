@@ -2,14 +2,13 @@
 
 import functools
 
-from playground.grammar.dfa import MAX_DFA_CELLS, Dfa, TooLarge, intersect
-from playground.grammar.patterns import any_string
+from playground.grammar.dfa import MAX_DFA_CELLS, Dfa, TooLarge, intersect, with_mark
 
 
 @functools.lru_cache(maxsize=100)
-def names_but(taken):
-    """The Dfa of a string's content and closing quotation mark, but for those in `taken` (bytes, with their marks)."""
-    if not fits(taken):
+def names_but(taken, names):
+    """The Dfa of `names` (a Dfa) and a closing quotation mark, but for those in `taken` (bytes, with their marks)."""
+    if not fits(taken, names):
         raise TooLarge("an open object whose properties' names are so many or so long")
     arrows, ends = [{}], set()  # a trie
     for name in sorted(taken):
@@ -24,10 +23,10 @@ def names_but(taken):
     classes = [used.index(byte) + 1 if byte in used else 0 for byte in range(256)]
     rows = [[free, *(following.get(byte, free) for byte in used)] for following in arrows]
     others = Dfa(classes, [*rows, [free] * (len(used) + 1)], [state not in ends for state in range(free + 1)])
-    return intersect(any_string(closed=True), others)
+    return intersect(with_mark(names), others)
 
 
-def fits(taken):
+def fits(taken, names):
     """Whether the automaton of all names but these stays under its bound."""
-    states = any_string(closed=True).table.shape
+    states = with_mark(names).table.shape
     return (sum(map(len, taken)) + states[0] + 1) * (len(set(b"".join(taken))) + states[1]) < MAX_DFA_CELLS

@@ -229,21 +229,24 @@ class Distinct(Node):
 
 
 class Others(Node):
-    """Properties that a schema does not name: any but `taken`, each once. written: a comma comes first.
+    """Properties that a schema does not name: those that `names` (a Dfa) accepts, each once, but for `taken`.
 
-    low (0 or 1) to high (None: any number) of them.
+    written: a comma comes first. low (0 or 1) to high (None: any number) of them.
     """
 
-    def __init__(self, value, taken, written, low, high):
-        self.value, self.taken, self.written, self.low, self.high = value, taken, written, low, high
+    def __init__(self, value, names, taken, written, low, high):
+        self.value, self.names, self.taken, self.written = value, names, taken, written
+        self.dfa = names_but(taken, names) if high != 0 else None
+        self.low, self.high = low, high if self.dfa and not self.dfa.is_empty else 0
         self.parts, self._keys, self._after = (value,), {}, {}
         self.opening = Text(b', "' if written else b'"')
-        self.dfa = names_but(taken) if high != 0 else None
         self.size = self.measured()
 
     def measured(self):
         if not self.low:
             return 0
+        if self.high == 0:
+            return INFINITE
         return (2 if self.written else 0) + 1 + self.dfa.distance[0] + 2 + self.value.size
 
     def ways(self):
@@ -265,9 +268,9 @@ class Others(Node):
         if name not in self._after:
             taken = self.taken if name is None else self.taken | {name}
             high = None if self.high is None else self.high - 1
-            if not fits(taken):  # an object of names that fill kilobytes gets no more
+            if not fits(taken, self.names):  # an object of names that fill kilobytes gets no more
                 taken, high = self.taken, 0
-            self._after[name] = (Text(b": "), self.value, Others(self.value, taken, True, 0, high))
+            self._after[name] = (Text(b": "), self.value, Others(self.value, self.names, taken, True, 0, high))
         return self._after[name]
 
     @property

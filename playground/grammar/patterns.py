@@ -67,15 +67,12 @@ def pattern_dfa(pattern, whole=False):
 
 
 @functools.cache
-def any_string(closed=False):
-    """The Dfa of any string's content; it may end after each whole character, and only there.
-
-    closed: of the content and the quotation mark after it.
-    """
+def any_string():
+    """The Dfa of any string's content; it may end after each whole character, and only there."""
     nfa = Nfa()
     start = nfa.state()
     nfa.join(_character(nfa, start, _complement([])), start)
-    return nfa.determinize(start, nfa.byte(start, ord('"')) if closed else start)
+    return nfa.determinize(start, start)
 
 
 @functools.lru_cache(maxsize=256)

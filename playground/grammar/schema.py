@@ -110,7 +110,8 @@ class Builder:
         try:
             return getattr(self, f"_{name}")(schema, pointer)
         except UnsupportedPattern as error:
-            raise UnsupportedSchema(pointer, f"the pattern {schema.get('pattern', '')[:100]!r} ({error})") from None
+            pattern = next(iter(schema["patternProperties"])) if name == "object" else schema["pattern"]
+            raise UnsupportedSchema(pointer, f"the pattern {pattern[:100]!r} ({error})") from None
         except TooLarge as error:
             raise UnsupportedSchema(pointer, str(error)) from None
 
@@ -213,16 +214,14 @@ class Builder:
 
     def _object(self, schema, pointer):
         properties, required = schema.get("properties", {}), set(schema.get("required", ()))
-        others = merging.others_of(schema)
+        others, allowed = self._others(schema, pointer)
         low, high = int(schema.get("minProperties", 0)), schema.get("maxProperties")
         names = [*properties, *sorted(required - properties.keys())]
-        values = [
-            self.node(properties[name], below(pointer, "properties", name))
-            if name in properties
-            else self.node(schema.get("additionalProperties", True), f"{pointer}/additionalProperties")
-            for name in names
-        ]
         keys = [dumps(name, pointer) for name in names]
+        values = [
+            self.node(*self._named(schema, name, key, others, allowed, pointer))
+            for name, key in zip(names, keys, strict=True)
+        ]
         # How many are written: exactly, if the schema counts them, else whether there is any (and so a comma).
         most = len(names) if low > 1 or high is not None else 1
         if len(names) - len(required) > MAX_OPTIONAL:
@@ -231,7 +230,8 @@ class Builder:
             raise UnsupportedSchema(pointer, f"an object of {len(names)} properties that are counted")
         other = self.node(others, f"{pointer}/additionalProperties") if others is not False else NEVER
         taken = frozenset(key[1:] for key in keys)
-        ends = [self._end(other, taken, written, low, high, pointer) for written in range(most + 1)]
+        other = functools.partial(Others, other, allowed, taken) if other is not NEVER else None
+        ends = [self._end(other, written, low, high, pointer) for written in range(most + 1)]
         for key, name, value in reversed(list(zip(keys, names, values, strict=True))):
             with_it = [
                 Sequence((Text((b", " if written else b"") + key + b": "), value, ends[min(written + 1, most)]))
@@ -243,14 +243,33 @@ class Builder:
             self.count += len(ends)
         return Sequence((Text(b"{"), ends[0], Text(b"}")))
 
-    def _end(self, other, taken, written, low, high, pointer):
+    def _others(self, schema, pointer):
+        """(the schema of properties that the schema does not name: False for none, the Dfa of what they are called)."""
+        patterns = schema.get("patternProperties", {})
+        if len(patterns) > 1 or (patterns and schema.get("additionalProperties", False) is not False):
+            what = "several patterns of properties, or one in an object that is open to others"
+            raise UnsupportedSchema(f"{pointer}/patternProperties", what)
+        return merging.others_of(schema), pattern_dfa(*patterns) if patterns else any_string()
+
+    def _named(self, schema, name, key, others, allowed, pointer):
+        """(the schema of a property that is named, or only required, where it stands)."""
+        properties, place = schema.get("properties", {}), below(pointer, "properties", name)
+        if not schema.get("patternProperties"):
+            return properties.get(name, schema.get("additionalProperties", True)), place
+        if not (name.isascii() and name.isprintable()):  # Python and ECMA 262 may differ on whether the pattern is met
+            raise UnsupportedSchema(place, "a name beside 'patternProperties' that is not plain ASCII")
+        asked = [properties[name]] if name in properties else []
+        asked += [others] if allowed.accepts(key[1:-1]) else []
+        return functools.reduce(merging.both, asked) if asked else False, place
+
+    def _end(self, other, written, low, high, pointer):
         """What may follow the named properties, of which so many are written."""
         missing = max(0, low - written)
-        if other is NEVER or (high is not None and written >= high):
+        if other is None or (high is not None and written >= high):
             return NEVER if missing or (high is not None and written > high) else Sequence(())
         if missing > 1:
             raise UnsupportedSchema(f"{pointer}/minProperties", "two or more properties that no schema names")
-        return Others(other, taken, bool(written), missing, None if high is None else high - written)
+        return other(bool(written), missing, None if high is None else high - written)
 
 
 def _refuse(keywords, pointer):

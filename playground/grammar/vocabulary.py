@@ -21,7 +21,8 @@ class Vocabulary:
         self.ids = np.array([token_id for _, token_id in spelled], dtype=np.int64)
         self.lengths = np.array([len(data) for data in self.sorted], dtype=np.int64)
         self.longest = int(self.lengths.max())
-        self.matrix = np.zeros((len(spelled), self.longest), dtype=np.uint8)
+        # Column by column in memory: `child` searches in one, and numpy would copy it otherwise.
+        self.matrix = np.zeros((len(spelled), self.longest), dtype=np.uint8, order="F")
         for row, data in enumerate(self.sorted):
             self.matrix[row, : len(data)] = np.frombuffer(data, dtype=np.uint8)
         # How many first bytes each token shares with the one before it.
@@ -49,7 +50,7 @@ class Vocabulary:
     def child(self, tokens, byte):
         """The tokens of a range, all of them longer than its depth, that go on with `byte`."""
         low, high, depth = tokens
-        column = self.matrix[low:high, depth]
+        column, byte = self.matrix[low:high, depth], np.uint8(byte)
         return low + int(column.searchsorted(byte)), low + int(column.searchsorted(byte, "right")), depth + 1
 
     def scan(self, dfa, state, tokens, firsts):
