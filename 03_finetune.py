@@ -115,7 +115,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         use_cpu=model.device.type == "cpu",
         bf16=False,  # but for the loss, above
         activation_checkpointing=False,  # it saves memory that these models do not need, for a third of the time
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if sft["group_by_length"] else "random",
         remove_unused_columns=False,
         save_strategy="epoch",
         save_total_limit=1,
