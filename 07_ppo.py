@@ -156,7 +156,8 @@ def improve(learner, rollout, ppo, rng):
     for _ in range(ppo["epochs"]):
         epoch = []
         for _, batch in learner.minibatches(rollout, rng.sample(range(count), count), ppo["minibatch_size"]):
-            loss, seen = ppo_loss(*evaluate_tokens(learner.policy, batch, learner.critic), batch, ppo)
+            told = evaluate_tokens(learner.policy, batch, learner.critic, entropy_counts=ppo["entropy_coef"] > 0)
+            loss, seen = ppo_loss(*told, batch, ppo)
             learner.optimizer.zero_grad()
             learner.accelerator.backward(loss)
             parallel.total_gradients(learner.parameters())

@@ -3,11 +3,13 @@
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
     python -m playground.report readme
 
-Runs stages 02, 03, 06, 07 and 08 once for each seed, each into a folder of its own (one that is there is not run
-again), and writes bench/seeds.json, from which the second command fills the marked places of README.md.
+Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), then DPO,
+PPO and the evaluation once more without the requests that have no label, and writes bench/seeds.json, from which the
+second command fills the marked places of README.md.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +17,32 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from playground import artifacts, readme, scoring, statistics
 
-STAGES = ("02_create_dataset", "03_finetune", "06_dpo", "07_ppo", "08_evaluate")
+TRAINING = ("03_finetune", "06_dpo", "07_ppo")
+LABELLED = ("--set", "dpo.unlabelled=0", "--set", "ppo.unlabelled_share=0")
 RESAMPLES = 10_000
 
 
 def run_seed(seed, options):
     """The output folder of one seed, with every stage in it."""
     output_dir = Path(options.out) / f"seed-{seed}"
-    flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags]
-    for stage in STAGES:
+    return run_stages(output_dir, sorted(readme.ROOT.glob("0*.py")), seed, options)
+
+
+def run_labelled(run, seed, options):
+    """The output folder of DPO and PPO on labelled requests alone, from the same fine-tuned model."""
+    output_dir = run.with_name(f"{run.name}-labelled")
+    for stage in ("02_create_dataset", "03_finetune"):
         if not (output_dir / stage).exists():
-            subprocess.run([sys.executable, f"{stage}.py", *flags], cwd=readme.ROOT, check=True)
+            shutil.copytree(run / stage, output_dir / stage)
+    scripts = (readme.ROOT / f"{stage}.py" for stage in ("06_dpo", "07_ppo", "08_evaluate"))
+    return run_stages(output_dir, scripts, seed, options, LABELLED)
+
+
+def run_stages(output_dir, scripts, seed, options, settings=()):
+    flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags, *settings]
+    for script in scripts:
+        if not (output_dir / script.stem).exists():
+            subprocess.run([sys.executable, script, *flags], cwd=readme.ROOT, check=True)
     return output_dir
 
 
@@ -51,9 +68,11 @@ def main():
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
+    labelled = [run_labelled(run, seed, options) for run, seed in zip(runs, options.seeds, strict=True)]
     grids = [artifacts.read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
-    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in STAGES} for run in runs]
-    training = [{stage: artifacts.read_json(run / stage / "metrics.json") for stage in STAGES[1:4]} for run in runs]
+    stages = [path.stem for path in sorted(readme.ROOT.glob("0*.py"))]
+    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in runs]
+    training = [{stage: artifacts.read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
     artifacts.write_json(readme.RECORDED, {
         "model": options.model,
         "seeds": options.seeds,
@@ -73,9 +92,16 @@ def main():
             }
             for split, cells in grids[0].items()
         },
-        "differences": {split: {model: paired(runs, split, model) for model in ("dpo", "ppo")} for split in grids[0]},
-        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in STAGES},
-        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in STAGES[1:4]},
+        "differences": {
+            split: {
+                f"{model}{suffix}": paired(which, split, model)
+                for model in ("dpo", "ppo")
+                for suffix, which in (("", runs), (", labelled requests alone", labelled))
+            }
+            for split in grids[0]
+        },
+        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in stages},
+        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in TRAINING},
     })  # fmt: skip
     recorded = artifacts.read_json(readme.RECORDED)
     print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))

@@ -84,4 +84,5 @@ def _replaced(record, new, text, share, rng):
 
 
 def _whole(text):
-    return rf"(?<!\w){re.escape(text)}(?!\w)"
+    """A pattern of a text between other characters than letters, and neither an argument's name nor a tool's."""
+    return rf'(?<!\w)(?<!"tool": "){re.escape(text)}(?!\w)(?!": )'

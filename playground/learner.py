@@ -136,10 +136,11 @@ def collate(prompts, completions, pad_token_id, device):
             "completion_ids": ids[:, width:], "completion_mask": mask[:, width:].float()}  # fmt: skip
 
 
-def evaluate_tokens(model, batch, critic=None):
+def evaluate_tokens(model, batch, critic=None, entropy_counts=True):
     """Log-probabilities (rows, T) of the completion tokens, the distribution's entropy, and the values (rows, T).
 
     The last two are None without a critic: its value head reads the policy's hidden states, or those of its own trunk.
+    entropy_counts: whether gradients are wanted through it, which take as much memory as all logits do, and more.
     """
     import torch
 
@@ -147,12 +148,13 @@ def evaluate_tokens(model, batch, critic=None):
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     inputs |= positions(model, batch["attention_mask"], batch["input_ids"].shape[1])
     outputs = model(**inputs, output_hidden_states=critic is not None, use_cache=False, logits_to_keep=length + 1)
-    logits = outputs.logits[:, :-1].float()  # (rows, T, vocabulary): a token is predicted in the column before it
-    normalizer = logits.logsumexp(dim=-1)
-    log_probs = logits.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2) - normalizer
+    # (rows, T, vocabulary): a token is predicted in the column before it
+    every = torch.log_softmax(outputs.logits[:, :-1].float(), dim=-1)
+    log_probs = every.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
     if critic is None:
         return log_probs, None, None
-    entropy = normalizer - (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_counts):
+        entropy = -(every.exp() * every).sum(dim=-1)
     own = "trunk" in critic
     hidden = critic["trunk"](**inputs, use_cache=False).last_hidden_state if own else outputs.hidden_states[-1]
     values = critic["head"](hidden[:, -length - 1 : -1].float()).squeeze(2)

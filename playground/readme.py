@@ -9,6 +9,7 @@ A made part stands between `<!-- name -->` and `<!-- /name -->`.
 
 import re
 from pathlib import Path
+from statistics import mean
 
 from playground import artifacts, recipe, report, scoring
 
@@ -46,9 +47,9 @@ def results(recorded):
 def differences(recorded):
     """What DPO and PPO add to the exact calls of SFT, free decoding, with paired 95% intervals."""
     rows = [
-        {"exact calls, beside SFT": model.upper()}
+        {"exact calls, beside SFT": model[:3].upper() + model[3:]}
         | {SPLITS[split]: report.rate(by_model[model], sign="+") for split, by_model in recorded["differences"].items()}
-        for model in ("dpo", "ppo")
+        for model in recorded["differences"]["test"]
     ]
     return report.table(rows, list(rows[0]))
 
@@ -68,14 +69,17 @@ def failures(recorded):
 
 
 def costs(recorded):
-    """Seconds and memory of the stages that work."""
+    """Seconds and memory of the stages, and of all together."""
     rows = []
     for stage, seconds in recorded["seconds"].items():
         memory = recorded["peak_memory_mb"].get(stage)
         rows.append({
-            "stage": stage, "seconds": f"{sum(seconds) / len(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})",
+            "stage": stage, "seconds": f"{mean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})",
             "peak memory": f"{max(memory) / 1000:.1f} GB" if memory else "",
         })  # fmt: skip
+    whole = [sum(seconds) for seconds in zip(*recorded["seconds"].values(), strict=True)]
+    rows.append({"stage": "together", "peak memory": "",
+                 "seconds": f"{mean(whole):.0f} ({min(whole):.0f} to {max(whole):.0f})"})  # fmt: skip
     return report.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
 
 
