@@ -163,7 +163,12 @@ def main():
     print(f"Fine-tuning {base['name']} on {len(records)} records, on {model.device}: {sft['epochs']:g} epochs,")
     print(f"batches of {sft['batch_size']}, learning rate {sft['learning_rate']}.")
 
-    told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
+    told = {
+        "tokenizer": tokenizer,
+        "records": validation[: sft["validation_requests"]],
+        "tools": tools,
+        "settings": settings,
+    }
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,

@@ -7,7 +7,8 @@
 The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
 that evaluates: no reward model, so nothing that can be flattered. Most of the requests (rl.jsonl) have no label:
 there a checker pays for a call that is valid, executes, and takes its arguments from the request. Tokens that made
-the reward better than expected become more probable, the others less. An update of the policy is:
+the reward better than expected become more probable, the others less. Only requests whose answers are paid
+differently are worth it, so a few answers to each are sampled first. An update of the policy is:
 
 1. roll out: sample an answer to each of a batch of requests;
 2. reward the last token with the score, and every token with -kl_coef * (log p - log p of the start model),
@@ -31,7 +32,16 @@ from statistics import fmean as mean
 import tools as toolbox
 from playground import artifacts, checking, memory, models, parallel, recipe, report, scoring, tracking
 from playground.artifacts import UserError
-from playground.learner import evaluate_tokens, explained_variance, load_learner, masked_mean, whiten
+from playground.exchange import Exchange
+from playground.learner import (
+    evaluate_tokens,
+    explained_variance,
+    informative,
+    load_learner,
+    masked_mean,
+    sample_answers,
+    whiten,
+)
 
 STAGE = "07_ppo"
 SHOWN = 3  # sampled requests in the table that a person watches
@@ -101,15 +111,6 @@ def ppo_loss(log_probs, entropy, values, rollout, ppo):
         "clipfrac": masked_mean(((ratio - 1).abs() > ppo["clip_coef"]).float(), mask, tokens).item(),
     }
     return policy_loss + ppo["value_coef"] * value_loss - ppo["entropy_coef"] * mean_entropy, watched
-
-
-def sample_answers(learner, records, reward, settings, seed):
-    """[(record, completion, reward(completion, record))]: what the policy says at temperature 1."""
-    from playground import generation
-
-    prompts = [record["prompt"] for record in records]
-    sampled = generation.generate(learner.policy, learner.tokenizer, prompts, settings, temperature=1.0, seed=seed)
-    return [(record, done, reward(done, record)) for record, done in zip(records, sampled, strict=True)]
 
 
 def lay_out(learner, answers, kl_coef, ppo):
@@ -254,10 +255,13 @@ def main():
     from playground import generation
 
     learner, base = load_learner(settings, ppo["start"], paths["tools.json"])
-    fitting = [generation.leave_out_long(rows, learner.tokenizer, learner.policy, settings)
-               for rows in (pool, train_records)]  # fmt: skip
-    without = min(round(ppo["rollouts"] * ppo["unlabelled_share"]), len(fitting[0]))
-    pools = list(zip(fitting, (without, ppo["rollouts"] - without), strict=True))
+    exchange, rng = Exchange(train_records, 1, settings["sft"]["exchange_words"]), random.Random(settings["seed"])
+    candidates = (
+        pool[: ppo["unlabelled"]] if ppo["unlabelled_share"] else [],
+        [exchange(row, rng) for row in train_records[: ppo["requests"]]],
+    )
+    candidates = [generation.leave_out_long(rows, learner.tokenizer, learner.policy, settings) for rows in candidates]
+    without = min(round(ppo["rollouts"] * ppo["unlabelled_share"]), len(candidates[0]))
 
     checker = checking.Checker(train_records, tools)
     print(f"PPO on {ppo['start']}'s model: {ppo['updates']} updates of {ppo['rollouts']} answers, "
@@ -278,6 +282,13 @@ def main():
         tracking.tracker(settings, artifact) as track,
         memory.enough("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
+        chosen = artifact.resumed("requests.json", None)
+        if chosen is None:
+            chosen = [informative(learner, rows, reward, settings) for rows in candidates]
+            artifacts.write_json(artifact / "requests.json", chosen)
+        print(f"Of {len(candidates[0])} requests without a label, {len(chosen[0])} are answered now right, now wrong; "
+              f"of {len(candidates[1])} with one, {len(chosen[1])}.")  # fmt: skip
+        pools = list(zip(chosen, (without, ppo["rollouts"] - without), strict=True))
         progress = train(learner, pools, reward, validate, settings, artifact, track)
         if not parallel.is_main():
             return

@@ -5,8 +5,7 @@ import functools
 import os
 from dataclasses import dataclass
 
-from playground import models, parallel
-from playground.generation import positions
+from playground import generation, models, parallel
 
 
 @dataclass
@@ -119,6 +118,27 @@ def prepare(policy, reference, critic, tokenizer, learning_rate):
     return learner
 
 
+def sample_answers(learner, records, reward, settings, seed, progress=None):
+    """[(record, completion, reward(completion, record))]: what the policy says at temperature 1."""
+    prompts = [record["prompt"] for record in records]
+    sampled = generation.generate(learner.policy, learner.tokenizer, prompts, settings, temperature=1.0, seed=seed,
+                                  progress=progress)  # fmt: skip
+    return [(record, done, reward(done, record)) for record, done in zip(records, sampled, strict=True)]
+
+
+def informative(learner, records, reward, settings):
+    """The requests to which the policy's answers are paid differently, or all where there is none.
+
+    What is always right, or always wrong in the same way, says nothing about what to do more of (arXiv:2503.14476).
+    """
+    count = settings["ppo"]["probes"]
+    probes = [record for record in records for _ in range(count)]
+    answers = sample_answers(learner, probes, reward, settings, settings["seed"], "probing the requests")
+    paid = [parts["mean"] for _, _, parts in answers]
+    kept = [record for i, record in enumerate(records) if len({*paid[count * i : count * (i + 1)]}) > 1]
+    return kept or records
+
+
 def collate(prompts, completions, pad_token_id, device):
     """Prompts padded on the left, completions on the right, so that completions share their T columns.
 
@@ -146,7 +166,7 @@ def evaluate_tokens(model, batch, critic=None, entropy_counts=True):
 
     length = batch["completion_ids"].shape[1]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    inputs |= positions(model, batch["attention_mask"], batch["input_ids"].shape[1])
+    inputs |= generation.positions(model, batch["attention_mask"], batch["input_ids"].shape[1])
     outputs = model(**inputs, output_hidden_states=critic is not None, use_cache=False, logits_to_keep=length + 1)
     # (rows, T, vocabulary): a token is predicted in the column before it
     every = torch.log_softmax(outputs.logits[:, :-1].float(), dim=-1)
