@@ -96,6 +96,16 @@ def test_what_a_tool_found_is_exchanged_in_result_and_answer_alike():
     assert "stormy" not in changed["completion"] and "Result: {" in changed["prompt"]
 
 
+@pytest.mark.parametrize("argument", ["tool city", "the args", "a timer"])
+def test_an_exchanged_word_that_is_also_a_name_leaves_the_calls_form_alone(argument):
+    call = toolbox.to_json({"tool": "timer", "args": {"city": argument}})
+    record = {"prompt": f"{argument}?\nCall: {call}\nResult: {{}}", "completion": call, "source": "templates"}
+    found = Exchange([EMAIL, record], 0, 1)(record, random.Random(0))
+    shown = toolbox.parse_call(found["prompt"].split("\n")[1].removeprefix("Call: "))
+    assert shown == toolbox.parse_call(found["completion"])
+    assert shown["tool"] == "timer" and list(shown["args"]) == ["city"] and shown["args"]["city"] != argument
+
+
 def test_records_are_read_as_they_are_where_nothing_is_exchanged_or_the_source_is_another():
     assert Exchange([EMAIL, OTHER], 0, 0)(EMAIL, random.Random(0)) == EMAIL
     completion = '{"tool": "set_unit", "args": {"unit": "metric", "places": 4}}'

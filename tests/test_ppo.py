@@ -158,6 +158,29 @@ def test_the_sampled_tokens_are_the_rollouts_and_their_end_is_one_of_them(learne
     assert all(ids[-1] == tokenizer.eos_token_id for ids in rollout["completions"])
 
 
+def test_only_requests_whose_answers_are_paid_differently_are_learned_from(learned):
+    short, paid = settings(probes=3), iter([1, 1, 1, 0, 1, 0, 0.5, 0.5, 0.5])
+    short["generate"] |= {"max_new_tokens": 4}
+    told = [WEATHER, EMAIL, {"id": "3", "prompt": "hi"}]
+    assert stage.informative(learned, told, lambda *_: {"mean": next(paid)}, short) == [EMAIL]
+    assert stage.informative(learned, told, lambda *_: {"mean": 1.0}, short) == told
+    assert stage.informative(learned, [], None, short) == []
+
+
+def test_the_entropys_gradient_is_left_out_where_it_does_not_count(learned, tokenizer):
+    rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, settings()["ppo"])
+    ((_, batch),) = learned.minibatches(rollout, range(3), 3)
+    one, other = (learner.evaluate_tokens(learned.policy, batch, learned.critic, count)[1] for count in (True, False))
+    assert torch.equal(one, other) and one.requires_grad and not other.requires_grad
+    logits = learned.policy(
+        batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        **generation.positions(learned.policy, batch["attention_mask"], len(batch["input_ids"][0])),
+    )
+    logits = logits.logits[:, -batch["completion_ids"].shape[1] - 1 : -1]
+    assert torch.allclose(one, torch.distributions.Categorical(logits=logits).entropy(), atol=1e-4)
+
+
 def test_padding_and_prompt_tokens_are_in_no_loss(learned, tokenizer):
     ppo = settings(entropy_coef=0.1)["ppo"]
     rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, ppo)

@@ -122,12 +122,14 @@ def test_what_is_said_of_the_results_is_so():
                                                             test[name]["free"]["exact_call"], strict=True)]
         for name in ("dpo", "ppo")
     }  # fmt: skip
-    assert gains == {"dpo": [0, 0, 6], "ppo": [0, 1, 0]}
+    assert gains == {"dpo": [0, 0, 0], "ppo": [1, 3, 0]}
     found = recorded["differences"]
-    assert found["test"]["dpo"]["low"] > 0 > found["test_wild"]["dpo"]["low"]
+    assert not any(found[split]["dpo"][key] for split in found for key in ("value", "low", "high"))
     assert all(found[split]["ppo"]["low"] <= 0 <= found[split]["ppo"]["high"] for split in found)
+    alone = "dpo, labelled requests alone"
+    assert found["test"][alone]["low"] <= 0 <= found["test"][alone]["high"] and found["test_wild"][alone]["high"] < 0
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
-    assert 330 <= sum(seconds) <= 420  # "6 minutes", and other work beside
+    assert 330 <= sum(seconds) <= 390  # "6 minutes"
 
 
 def test_the_masks_work_in_generate_as_shown(capsys):
