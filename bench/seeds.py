@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from playground import artifacts, readme, scoring, statistics
 
+SCRIPTS = sorted(readme.ROOT.glob("0*.py"))
 TRAINING = ("03_finetune", "06_dpo", "07_ppo")
 LABELLED = ("--set", "dpo.unlabelled=0", "--set", "ppo.unlabelled_share=0")
 RESAMPLES = 10_000
@@ -25,7 +26,7 @@ RESAMPLES = 10_000
 def run_seed(seed, options):
     """The output folder of one seed, with every stage in it."""
     output_dir = Path(options.out) / f"seed-{seed}"
-    return run_stages(output_dir, sorted(readme.ROOT.glob("0*.py")), seed, options)
+    return run_stages(output_dir, SCRIPTS, seed, options)
 
 
 def run_labelled(run, seed, options):
@@ -70,8 +71,7 @@ def main():
     runs = [run_seed(seed, options) for seed in options.seeds]
     labelled = [run_labelled(run, seed, options) for run, seed in zip(runs, options.seeds, strict=True)]
     grids = [artifacts.read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
-    stages = [path.stem for path in sorted(readme.ROOT.glob("0*.py"))]
-    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in runs]
+    manifests = [{path.stem: artifacts.read_manifest(run, path.stem) for path in SCRIPTS} for run in runs]
     training = [{stage: artifacts.read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
     artifacts.write_json(readme.RECORDED, {
         "model": options.model,
@@ -100,7 +100,7 @@ def main():
             }
             for split in grids[0]
         },
-        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in stages},
+        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
         "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in TRAINING},
     })  # fmt: skip
     recorded = artifacts.read_json(readme.RECORDED)

@@ -127,7 +127,8 @@ def test_what_is_said_of_the_results_is_so():
     assert not any(found[split]["dpo"][key] for split in found for key in ("value", "low", "high"))
     assert all(found[split]["ppo"]["low"] <= 0 <= found[split]["ppo"]["high"] for split in found)
     alone = "dpo, labelled requests alone"
-    assert found["test"][alone]["low"] <= 0 <= found["test"][alone]["high"] and found["test_wild"][alone]["high"] < 0
+    # "One exact call more ... five fewer", in one seed of three.
+    assert [round(3 * n * found[split][alone]["value"]) for split, n in (("test", 400), ("test_wild", 184))] == [1, -5]
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
     assert 330 <= sum(seconds) <= 390  # "6 minutes"
 

@@ -218,10 +218,7 @@ class Builder:
         low, high = int(schema.get("minProperties", 0)), schema.get("maxProperties")
         names = [*properties, *sorted(required - properties.keys())]
         keys = [dumps(name, pointer) for name in names]
-        values = [
-            self.node(*self._named(schema, name, key, others, allowed, pointer))
-            for name, key in zip(names, keys, strict=True)
-        ]
+        values = [self.node(*self._named(schema, name, others, allowed, pointer)) for name in names]
         # How many are written: exactly, if the schema counts them, else whether there is any (and so a comma).
         most = len(names) if low > 1 or high is not None else 1
         if len(names) - len(required) > MAX_OPTIONAL:
@@ -251,7 +248,7 @@ class Builder:
             raise UnsupportedSchema(f"{pointer}/patternProperties", what)
         return merging.others_of(schema), pattern_dfa(*patterns) if patterns else any_string()
 
-    def _named(self, schema, name, key, others, allowed, pointer):
+    def _named(self, schema, name, others, allowed, pointer):
         """(the schema of a property that is named, or only required, where it stands)."""
         properties, place = schema.get("properties", {}), below(pointer, "properties", name)
         if not schema.get("patternProperties"):
@@ -259,7 +256,7 @@ class Builder:
         if not (name.isascii() and name.isprintable()):  # Python and ECMA 262 may differ on whether the pattern is met
             raise UnsupportedSchema(place, "a name beside 'patternProperties' that is not plain ASCII")
         asked = [properties[name]] if name in properties else []
-        asked += [others] if allowed.accepts(key[1:-1]) else []
+        asked += [others] if allowed.accepts(dumps(name, pointer)[1:-1]) else []
         return functools.reduce(merging.both, asked) if asked else False, place
 
     def _end(self, other, written, low, high, pointer):
