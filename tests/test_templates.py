@@ -183,6 +183,15 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_other_training_on
     assert not {r["prompt"] for r in other["train"]} >= {r["prompt"] for r in splits["train"][:20]}
 
 
+def test_five_hundred_records_have_nearly_every_word_that_training_has(splits):
+    def words(phrasings):
+        return {(templates._meaning(p), word) for p in phrasings for word in templates._words(p)}
+
+    training = {p.id: p for phrasings in TABLE.values() for p in phrasings if split_of(p) == "train"}
+    met = words(training[record["meta"]["phrasing"]] for record in splits["train"])
+    assert len(met) >= 0.92 * len(words(training.values()))  # dealt by chance, 0.82
+
+
 @pytest.mark.parametrize("names", [["calculator", "respond"], ["get_weather"], ["respond"]])
 def test_a_subset_of_the_tools_gets_only_its_own_records(names):
     subset = {name: TOOLS[name] for name in names}

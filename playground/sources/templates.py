@@ -137,7 +137,8 @@ def _endless(split, tools, seed):
 
 def _draw(split, tools, rng):
     entities = Entities(split, rng)
-    decks = {name: _deck([p for p in _phrasings()[name] if _splits()[p.id] == split], rng) for name in tools}
+    deck = _covering_deck if split == "train" else _deck
+    decks = {name: deck([p for p in _phrasings()[name] if _splits()[p.id] == split], rng) for name in tools}
     calling = [name for name in tools if name != "respond"]
     answers = "respond" in tools
     first = _deck(calling * CALLS + ["respond"] * NO_CALL * (len(calling) or 1) * answers, rng)
@@ -162,6 +163,28 @@ def _deck(cards, rng):
     """The cards in shuffled rounds, so that each comes equally often."""
     while cards:
         yield from rng.sample(cards, len(cards))
+
+
+def _covering_deck(phrasings, rng):
+    """The phrasings in rounds, in the first of which those come early whose words have been met least.
+
+    Five hundred records do not reach every phrasing. Dealt by chance, they lack words that held-out phrasings are made
+    of; dealt so, they have nearly all of them. A word counts half as much each time that it has been met, and by the
+    root of a phrasing's length, so that neither short nor long ones crowd out the others.
+    """
+    words = {p.id: {(_meaning(p), word) for word in _words(p)} for p in phrasings}
+    left, met = rng.sample(phrasings, len(phrasings)), Counter()
+    while left:
+        best = max(left, key=lambda p: sum(0.5 ** met[word] for word in words[p.id]) / (len(words[p.id]) + 1) ** 0.5)
+        left.remove(best)
+        met.update(words[best.id])
+        yield best
+    yield from _deck(phrasings, rng)
+
+
+def _meaning(phrasing):
+    """Within what the words of a phrasing mean the same: its family if that is an operation or a reply, or its tool."""
+    return phrasing.family if phrasing.tool in ("calculator", "respond") else phrasing.tool
 
 
 def answer(call, result):
