@@ -11,6 +11,8 @@ CHECKS = ("format_correctness", "schema_validity", "executes", "grounded", "expl
 IMPLIED = {2.0, 100.0}  # "half of", "squared" and "percent" say these without saying them
 EXPRESSION = r"[a-z(]*[\d\s.+*/()%-]*\d[\d\s.+*/()%-]*"
 OPERATOR = r"\*\*|//|[-+*/%]"
+SYMBOL = r"(?<=[\d)])\s*(\*\*|[-+*/x^])\s*(?=[\d(])"  # an operator of a request, between numbers
+WRITTEN = {"x": "*", "^": "**"}  # in an expression
 WORD = r"[^\W\d_]+|\d+(?:[.,]\d+)*"
 UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen""".split()
@@ -53,9 +55,10 @@ class Checker:
         """{check: 0.0 to 1.0} for each of CHECKS, a ladder whose first two rungs are those of `scoring.score`.
 
         executes: the call runs, and the prompt does not show that it has been made.
-        grounded: share of the words and numbers of the arguments that stand in the request. An argument that is the
-            whole request, or that holds another argument, is not grounded: copying everything must not pay. Nor is
-            a word at either end of an argument that records have only around arguments ("Oslo today").
+        grounded: share of the words and numbers of the arguments that stand in the request, and of the operators in it
+            that stand in the expression. An argument that is the whole request, or that holds another argument, is not
+            grounded: copying everything must not pay. Nor is a word at either end of an argument that records have
+            only around arguments ("Oslo today").
         explained: share of the request's other words that labelled requests for this kind of call have too.
         In an answer to a result: the share of its words that stand in the prompt or in labelled answers (0 where it
         is not well formed, at most the share of its claims that are supported), and that of the facts it states.
@@ -99,7 +102,10 @@ class Checker:
             if any(i != j and other and other in text for j, other in enumerate(texts)):
                 shares.append(0.0)
             elif found and re.fullmatch(EXPRESSION, text):
-                shares.append(sum(number in numbers for number in found) / len(found))
+                symbols = collections.Counter(WRITTEN.get(sign, sign) for sign in re.findall(SYMBOL, request))
+                kept = symbols & collections.Counter(re.findall(OPERATOR, text))
+                right = sum(number in numbers for number in found) + kept.total()
+                shares.append(right / (len(found) + symbols.total()))
             elif not parts or scoring.normalize(text) == scoring.normalize(request):
                 shares.append(0.0)
             else:

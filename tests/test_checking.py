@@ -40,6 +40,7 @@ def check(prompt, tool, **args):
         ("search the web for b12", "search_web", {"query": "b12"}),
         ("What is 17 plus 23?", "calculator", {"expression": "17 + 23"}),
         ("17 * 23", "calculator", {"expression": "17 * 23"}),
+        ("(3-4)^2", "calculator", {"expression": "(3 - 4) ** 2"}),
         ("half of thirteen", "calculator", {"expression": "13 / 2"}),
         ("the product of twenty-three and 4", "calculator", {"expression": "23 * 4"}),
         ("email c@d.org about my trip", "send_email", {"to": "c@d.org", "subject": "my trip"}),
@@ -56,7 +57,9 @@ def test_a_right_call_passes_every_check(prompt, tool, args):
         ("weather in São Paulo", "get_weather", {"city": "São Pablo"}, 0.5),
         ("weather in São Paulo", "get_weather", {"city": "weather in São Paulo"}, 0.0),  # the whole request
         ("weather in Lima today", "get_weather", {"city": "Lima today"}, 0.5),  # records have "today" outside only
-        ("what is 17*23", "calculator", {"expression": "17 * 24"}, 0.5),
+        ("what is 17*23", "calculator", {"expression": "17 * 24"}, 2 / 3),
+        ("what is 17 x 23", "calculator", {"expression": "17 / 23"}, 2 / 3),  # the operator is another
+        ("(3 + 4) ^ 2", "calculator", {"expression": "(3 + 4) * 2"}, 4 / 5),
         ("email a@b.co about tea", "send_email", {"to": "a@b.co", "subject": "a@b.co about tea"}, 0.5),
         ("search b12", "search_web", {"query": "b13"}, 0.0),
     ],
