@@ -1,6 +1,6 @@
 """Examples a second of stage 03's trainer and of the script that anyone would write first, in one run.
 
-    python bench/training.py --tokenizer ../shared/gpt2-tokenizer                 # 200 records, 5 minutes on 2 cores
+    python bench/training.py --tokenizer ../shared/gpt2-tokenizer                 # 200 records, 3 minutes on 2 cores
     python bench/training.py --tokenizer ../shared/gpt2-tokenizer --records 500
 
 Both sides start from the same random weights in distilgpt2's shape (82 million) and read the same records as often, in
