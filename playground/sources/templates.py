@@ -34,6 +34,7 @@ CHAT = {"about", "opinion"}  # no opener but a greeting and no closer,
 NO_REQUESTER = {"polite", "context", "object_first"}  # no "could you please"
 HELD_OUT, HELD_OUT_OF_FAMILY = {"test": 22, "val": 10}, {"test": 4, "val": 2}  # phrasings, at most
 WORDED = {"plus", "minus", "times", "divide"}  # families of the calculator in which numbers may be words
+BY_FAMILY = {"calculator", "respond"}  # tools of which a family is an operation or a reply: words mean it, not the tool
 CHUNK = 10_000  # training records that are made together
 MAX_REPEATS = 2000  # duplicates in a row after which the templates count as used up
 
@@ -183,8 +184,8 @@ def _covering_deck(phrasings, rng):
 
 
 def _meaning(phrasing):
-    """Within what the words of a phrasing mean the same: its family if that is an operation or a reply, or its tool."""
-    return phrasing.family if phrasing.tool in ("calculator", "respond") else phrasing.tool
+    """What the words of a phrasing ask for: a tool, or an operation or a reply of one."""
+    return phrasing.family if phrasing.tool in BY_FAMILY else phrasing.tool
 
 
 def answer(call, result):
@@ -238,7 +239,7 @@ def _splits():
         for phrasing in phrasings:
             families.setdefault(phrasing.family, []).append(phrasing)
         groups = list(families.values())
-        if tool not in ("calculator", "respond"):
+        if tool not in BY_FAMILY:
             in_turn = itertools.zip_longest(*groups)  # so that no register uses up the words of the others
             groups = [[phrasing for row in in_turn for phrasing in row if phrasing]]
         for group in groups:
