@@ -152,10 +152,11 @@ def test_the_fine_tuned_model_stops_by_itself(sequence):
 
     settings = recipe.load(None, [("output_dir", str(sequence[0])), ("generate.max_new_tokens", 160)])
     tokenizer, model, _ = models.load_checkpoint(settings, "03_finetune")
-    records = artifacts.read_records(sequence[0] / "02_create_dataset" / "test.jsonl")
-    completions = generation.generate(model, tokenizer, [record["prompt"] for record in records], settings)
-    # Of one that is never taught the end, none does; some of what so few records teach goes round in circles.
-    assert sum(completion.ended for completion in completions) > len(completions) / 2
+    files = [sequence[0] / "02_create_dataset" / f"{split}.jsonl" for split in ("train", "test")]
+    prompts = [record["prompt"] for file in files for record in artifacts.read_records(file)]
+    completions = generation.generate(model, tokenizer, prompts, settings)
+    # Of a model that is never taught the end, no answer does; of so small a run's, few go round in circles.
+    assert sum(completion.ended for completion in completions) >= 0.9 * len(completions)
 
 
 def test_one_request_is_answered_in_turns(sequence):
