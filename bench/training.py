@@ -3,10 +3,10 @@
     python bench/training.py --tokenizer ../shared/gpt2-tokenizer                 # 200 records, 3 minutes on 2 cores
     python bench/training.py --tokenizer ../shared/gpt2-tokenizer --records 500
 
-Both sides start from the same random weights in distilgpt2's shape (82 million) and read the same records as often, in
-batches of the same size, at the same learning rates. The first is `SFTTrainer(model, SFTConfig())`; the second is the
-same on a model without dropout, as stage 03's is, so that the losses can be compared. They are on the records, measured
-alike after training. Steps are timed from the third on: the first ones set things up.
+All three sides start from the same random weights in distilgpt2's shape (82 million) and read the same records as
+often, in batches of the same size, at the same learning rates. The first is `SFTTrainer(model, SFTConfig())`; the
+second is the same on a model without dropout, as stage 03's is, so that the losses can be compared. Losses are on
+the records, measured alike after training. Steps are timed from the third on: the first ones set things up.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main():
     options = parser.parse_args()
     settings = recipe.load(
         None, [("sft.epochs", 1), ("sft.exchange_arguments", 0), ("sft.exchange_words", 0)]
-    )  # both sides read the records as they are
+    )  # all sides read the records as they are
     sft = recipe.sft_settings(settings, "hub")
     records = list(templates.build_splits({"train": options.records}, toolbox.load_tools(), 0)["train"])
     with tempfile.TemporaryDirectory() as folder:
