@@ -316,8 +316,9 @@ def main():
     if progress["update"] < ppo["updates"]:
         print(f"Stopped at update {progress['update']}: in the last {ppo['patience']} validations kl was over "
               f"{ppo['kl_bound']} or the reward under the start's.")  # fmt: skip
-    print(f"On validation: reward {before['reward']:.3f} before, {best['reward']:.3f} after; exact calls "
-          f"{before['exact_call']:.1%} and {best['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
+    after = validations[-1]
+    print(f"On validation: reward {before['reward']:.3f} before, {after['reward']:.3f} after; exact calls "
+          f"{before['exact_call']:.1%} and {after['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
           + (f"Update {best['update']} is kept." if best is not before else
              f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
     print(f"Written: {artifact.final}. Next: python 08_evaluate.py")

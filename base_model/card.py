@@ -40,8 +40,8 @@ def card(model, tokenizer, options):
         "# The embedded base model", "",
         f"A teaching model: a Llama of {parameters / 1e6:.1f} million parameters with a byte-level BPE vocabulary "
         f"of {len(tokenizer):,}, so that the tutorial runs offline on a laptop's CPU. It writes English-looking "
-        "text, knows nothing, and should be used for nothing else. It has seen plain text only: no tool call, and "
-        "nothing made from the tutorial's templates or tests.", "",
+        "text, knows nothing, and should be used for nothing else. It has seen plain text, exercises in copying parts "
+        "of it, and number words: no tool call, and nothing made from the tutorial's templates or tests.", "",
         "## How it was made", "",
         f"`base_model/pretrain.py`, {history[-1]['tokens'] / 1e6:.0f} million tokens in bf16 autocast on 2 CPU cores. "
         "It explains itself. These weights were made in two runs: the phases in their order, before the script was "
