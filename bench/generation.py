@@ -5,7 +5,8 @@
 Greedy, the default tools, validation requests from the templates. First milliseconds a call at several batch sizes,
 free and under the grammar; under it, `generate` has the same masks but asks the model for every token. `ratio` is how
 many times as fast ours is. Then how much batches save, and whether they change a text. Then the exponent b of time ~
-x^b as batch, new tokens or tools grow, by least squares on the logarithms: 1 is proportional, 0 is free.
+x^b as batch, new tokens or tools grow (for tools, that of a token), by least squares on the logarithms: 1 is
+proportional, 0 is free.
 """
 
 import argparse
@@ -77,11 +78,11 @@ def batched(model, tokenizer, settings):
     print(f"64 at a time {took[1] / took[0]:.1f} times as fast as one at a time, the same text for {same} of 200")
 
 
-def growth(label, sizes, work):
-    """Print the times of work(size) and their exponent."""
-    times = [seconds(lambda: work(size)) for size in sizes]  # noqa: B023
+def growth(label, sizes, work, digits=0):
+    """Print the times of work(size), which may say by how many tokens they are to be divided, and their exponent."""
+    times = [seconds(lambda: work(size)) / (work(size) or 1) for size in sizes]  # noqa: B023
     exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
-    shown = ", ".join(f"{size}: {1000 * took:.0f} ms" for size, took in zip(sizes, times, strict=True))
+    shown = ", ".join(f"{size}: {1000 * took:.{digits}f} ms" for size, took in zip(sizes, times, strict=True))
     print(f"{label:12} exponent {exponent:5.2f}   ({shown})")
 
 
@@ -97,14 +98,15 @@ def main():
 
     def write(rows, new_tokens, grammar=None, tokenizer=tokenizer):
         settings["generate"].update(batch_size=rows, max_new_tokens=new_tokens)
-        generation.generate(model, tokenizer, prompts[:1] * rows, settings, grammar=grammar)
+        answers = generation.generate(model, tokenizer, prompts[:1] * rows, settings, grammar=grammar)
+        return grammar and sum(len(answer.token_ids) for answer in answers)  # calls to other tools are of other lengths
 
     endless = models.load_tokenizer(options.sft)
     endless.eos_token = None  # so that every row runs to its limit
     growth("batch", (1, 4, 16, 64), lambda rows: write(rows, 32, tokenizer=endless))
     growth("new tokens", (32, 64, 128, 256), lambda new_tokens: write(8, new_tokens, tokenizer=endless))
     grammars = {count: generation.grammar_of_calls(many_tools(count), tokenizer) for count in (1, 10, 100)}
-    growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]))
+    growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]), digits=2)
 
 
 if __name__ == "__main__":
