@@ -26,6 +26,7 @@ Writes outputs/07_ppo/: the model, metrics.json, log.jsonl, ppo.png, manifest.js
 
 import random
 import time
+from collections import Counter
 from contextlib import nullcontext
 from statistics import fmean as mean
 
@@ -45,6 +46,8 @@ from playground.learner import (
 
 STAGE = "07_ppo"
 SHOWN = 3  # sampled requests in the table that a person watches
+MOST_AT_ONCE = 64  # answers in one forward pass that gradients go back through; the rest of a minibatch follows,
+MOST_IF_LARGE, LARGE = 4, 2**15  # and fewer where the vocabulary has so many tokens, for the logits
 UNPLOTTED = ("update", "constant_reward", "tokens")
 
 
@@ -89,12 +92,14 @@ def adapt_kl_coef(kl_coef, kl, ppo):
     return kl_coef * (1 + ppo["kl_gain"] * min(max(error, -0.2), 0.2))
 
 
-def ppo_loss(log_probs, entropy, values, rollout, ppo):
-    """The clipped policy loss (arXiv:1707.06347, eq. 7), the clipped value loss, the entropy bonus; what to watch."""
+def ppo_loss(log_probs, entropy, values, rollout, ppo, tokens=None):
+    """The clipped policy loss (arXiv:1707.06347, eq. 7), the clipped value loss, the entropy bonus; what to watch.
+
+    tokens: of the whole minibatch, where `rollout` is a part of it; its parts' losses are parts of one sum.
+    """
     import torch
 
     mask, advantages = rollout["completion_mask"], rollout["advantages"]
-    tokens = parallel.total(mask.sum())  # of all processes, whose losses are parts of one sum
     log_ratio = log_probs - rollout["log_probs"]
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - ppo["clip_coef"], 1 + ppo["clip_coef"])
@@ -154,13 +159,19 @@ def improve(learner, rollout, ppo, rng):
     import torch
 
     watched, count = [], len(rollout["prompts"])
+    at_once = MOST_IF_LARGE if len(learner.tokenizer) > LARGE else MOST_AT_ONCE
     for _ in range(ppo["epochs"]):
-        epoch = []
-        for _, batch in learner.minibatches(rollout, rng.sample(range(count), count), ppo["minibatch_size"]):
-            told = evaluate_tokens(learner.policy, batch, learner.critic, entropy_counts=ppo["entropy_coef"] > 0)
-            loss, seen = ppo_loss(*told, batch, ppo)
+        epoch, order = [], rng.sample(range(count), count)
+        for first in range(0, count, ppo["minibatch_size"]):
+            minibatch, loss, seen = order[first : first + ppo["minibatch_size"]], 0.0, Counter()
+            tokens = sum(len(rollout["completions"][row]) for row in minibatch)
             learner.optimizer.zero_grad()
-            learner.accelerator.backward(loss)
+            for _, batch in learner.minibatches(rollout, minibatch, at_once):
+                told = evaluate_tokens(learner.policy, batch, learner.critic, entropy_counts=ppo["entropy_coef"] > 0)
+                part, seen_of_part = ppo_loss(*told, batch, ppo, tokens)
+                learner.accelerator.backward(part)  # gradients add up
+                loss += part.detach()
+                seen.update(seen_of_part)
             parallel.total_gradients(learner.parameters())
             norm = learner.accelerator.clip_grad_norm_(learner.parameters(), ppo["max_grad_norm"])
             if not torch.isfinite(loss + norm):

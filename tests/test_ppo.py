@@ -1,5 +1,6 @@
 """Stage 07 against references of its own: definitions, numbers worked by hand, and a task that PPO solves."""
 
+import copy
 import importlib
 import json
 import random
@@ -230,6 +231,19 @@ def test_a_value_head_learns_returns_that_stay_the_same(learned, tokenizer, trun
     assert learner.explained_variance(values, rollout["returns"], batch["completion_mask"]) > 0.95
     moved = not torch.allclose(log_probs, rollout["log_probs"], atol=1e-4)
     assert moved == (trunk == "shared")  # a trunk of its own leaves the policy where it was
+
+
+def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenizer, monkeypatch):
+    rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, settings()["ppo"])
+    steps = []
+    for at_once in (3, 2, 1):
+        monkeypatch.setattr(stage, "MOST_AT_ONCE", at_once)
+        one = learner.prepare(*map(copy.deepcopy, (learned.policy, learned.reference, learned.critic)), tokenizer, 0.0)
+        watched = stage.improve(one, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))
+        steps.append((watched, [parameter.grad for parameter in one.parameters()]))
+    for watched, gradients in steps[1:]:
+        assert watched == pytest.approx(steps[0][0], rel=1e-4, abs=1e-6)
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(gradients, steps[0][1], strict=True))
 
 
 def test_with_lora_the_reference_is_the_adapter_off_and_the_value_head_is_trained_whole(tmp_path, tokenizer):
