@@ -37,6 +37,15 @@ def join(recipe):
         PartialState(cpu=models.device(recipe["model"]["device"]) == "cpu")
 
 
+def leave():
+    """Part from the other processes. Threads of gloo that outlive the run may abort it while Python ends."""
+    if size() > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
 def wait():
     """Until all processes are here."""
     if size() > 1:

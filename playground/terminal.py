@@ -27,6 +27,7 @@ def run(main, in_parallel=False):
             if parallel.size() > 1 and not in_parallel:
                 raise UserError(f"{sys.argv[0]} works in one process: start it as `python {sys.argv[0]}`.")
             main()
+        parallel.leave()
         return
     except (UserError, ToolFileError) as error:
         status, message = getattr(error, "status", 2), f"error: {error}"
