@@ -41,8 +41,7 @@ LOGGED = {
     "logps/rejected": "log p(rejected)",
 }
 GAP = 0.3  # of the checks' sum, by which a sample has to be better than another to be chosen over it
-MOST_AT_ONCE = 4  # pairs in one forward pass: twice as many sequences, whose activations are most of the memory;
-LARGE = 2**15  # tokens in a vocabulary from which on it is half as many, for the logits
+MOST_AT_ONCE = 4, 2  # pairs in one forward pass: twice as many sequences; the second for large vocabularies
 PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
 LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
@@ -125,7 +124,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from playground import models, progress
+    from playground import memory, models, progress
 
     disable_progress_bars()
     dpo = settings["dpo"]
@@ -143,7 +142,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(state.global_step, model)
 
-    most = MOST_AT_ONCE // 2 if len(tokenizer) > LARGE else MOST_AT_ONCE
+    most = memory.at_once(tokenizer, *MOST_AT_ONCE)
     at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), most)
     arguments = DPOConfig(
         output_dir=str(artifact.path),

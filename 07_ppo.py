@@ -46,8 +46,7 @@ from playground.learner import (
 
 STAGE = "07_ppo"
 SHOWN = 3  # sampled requests in the table that a person watches
-MOST_AT_ONCE = 64  # answers in one forward pass that gradients go back through; the rest of a minibatch follows,
-MOST_IF_LARGE, LARGE = 4, 2**15  # and fewer where the vocabulary has so many tokens, for the logits
+MOST_AT_ONCE = 64, 4  # answers of a minibatch in one forward pass of a process; the second for large vocabularies
 UNPLOTTED = ("update", "constant_reward", "tokens")
 
 
@@ -159,7 +158,7 @@ def improve(learner, rollout, ppo, rng):
     import torch
 
     watched, count = [], len(rollout["prompts"])
-    at_once = MOST_IF_LARGE if len(learner.tokenizer) > LARGE else MOST_AT_ONCE
+    at_once = parallel.size() * memory.at_once(learner.tokenizer, *MOST_AT_ONCE)
     for _ in range(ppo["epochs"]):
         epoch, order = [], rng.sample(range(count), count)
         for first in range(0, count, ppo["minibatch_size"]):

@@ -27,12 +27,12 @@ from playground.sources import templates
 REQUESTS = 32
 
 
-def seconds(work):
-    """Of the second time; the first sets things up."""
+def timed(work):
+    """(seconds, what it returns) of the second time; the first sets things up."""
     work()
     begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+    made = work()
+    return time.perf_counter() - begin, made
 
 
 def theirs(model, tokenizer, prompts, limit, grammar, batch_size):
@@ -59,7 +59,7 @@ def compare(model, tokenizer, prompts, grammar, settings):
                 "generate": lambda: theirs(model, tokenizer, some, limit, held_to, batch_size),  # noqa: B023
                 "one by one": lambda: theirs(model, tokenizer, some, limit, held_to, 1),  # noqa: B023
             }
-            ms = {name: 1000 * seconds(way) / len(some) for name, way in ways.items()}
+            ms = {name: 1000 * timed(way)[0] / len(some) for name, way in ways.items()}
             print(f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
                   f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
                   f"{ms['one by one'] / ms['ours']:7.2f}")  # fmt: skip
@@ -78,10 +78,12 @@ def batched(model, tokenizer, settings):
     print(f"64 at a time {took[1] / took[0]:.1f} times as fast as one at a time, the same text for {same} of 200")
 
 
-def growth(label, sizes, work, digits=0):
-    """Print the times of work(size), which may say by how many tokens they are to be divided, and their exponent."""
-    times = [seconds(lambda: work(size)) / (work(size) or 1) for size in sizes]  # noqa: B023
+def growth(label, sizes, work, per_token=False):
+    """Print the times of work(size), or of each of the tokens that it returns the number of, and their exponent."""
+    runs = [timed(lambda: work(size)) for size in sizes]  # noqa: B023
+    times = [took / tokens if per_token else took for took, tokens in runs]
     exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
+    digits = 2 if per_token else 0
     shown = ", ".join(f"{size}: {1000 * took:.{digits}f} ms" for size, took in zip(sizes, times, strict=True))
     print(f"{label:12} exponent {exponent:5.2f}   ({shown})")
 
@@ -99,14 +101,15 @@ def main():
     def write(rows, new_tokens, grammar=None, tokenizer=tokenizer):
         settings["generate"].update(batch_size=rows, max_new_tokens=new_tokens)
         answers = generation.generate(model, tokenizer, prompts[:1] * rows, settings, grammar=grammar)
-        return grammar and sum(len(answer.token_ids) for answer in answers)  # calls to other tools are of other lengths
+        return sum(len(answer.token_ids) for answer in answers)
 
     endless = models.load_tokenizer(options.sft)
     endless.eos_token = None  # so that every row runs to its limit
     growth("batch", (1, 4, 16, 64), lambda rows: write(rows, 32, tokenizer=endless))
     growth("new tokens", (32, 64, 128, 256), lambda new_tokens: write(8, new_tokens, tokenizer=endless))
     grammars = {count: generation.grammar_of_calls(many_tools(count), tokenizer) for count in (1, 10, 100)}
-    growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]), digits=2)
+    # Per token, because calls to other tools are of other lengths.
+    growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]), per_token=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import sys
 
 from playground.errors import UserError
 
+LARGE = 2**15  # tokens in a vocabulary from which on logits are most of the memory of a training step
+
 
 def peak_mb():
     """The most memory (MB) used so far: the GPU's where one is used, else this process's."""
@@ -20,6 +22,11 @@ def peak_mb():
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
+
+
+def at_once(tokenizer, usual, with_large_vocabulary):
+    """How many sequences a training step may read in one forward pass, by the tokenizer's vocabulary."""
+    return with_large_vocabulary if len(tokenizer) > LARGE else usual
 
 
 @contextlib.contextmanager

@@ -3,12 +3,14 @@
 Each piece of work takes a folder and returns what the processes know when it is done, for the main one to write down.
 """
 
+import atexit
 import importlib
 import json
 import random
 import sys
 from pathlib import Path
 
+import torch
 from conftest import embedded_tokenizer, save_random_model
 
 import tools as toolbox
@@ -177,8 +179,14 @@ def work(names, folder):
     return {name: globals()[name](folder) for name in names}
 
 
+def note_whether_parted(folder):
+    if not torch.distributed.is_initialized():
+        (folder / f"parted-{parallel.rank()}").touch()
+
+
 def main():
     names, folder = sys.argv[1].split(","), Path(sys.argv[2])
+    atexit.register(note_whether_parted, folder)
     found = work(names, folder)
     if parallel.is_main():
         (folder / "found.json").write_text(json.dumps(found))

@@ -31,7 +31,7 @@ def in_two(folder, *names):
     """{name: what that piece of parallel_work returns in the main one of two processes}."""
     done = launch(ROOT / "tests" / "parallel_work.py", ",".join(names), folder)
     assert done.returncode == 0, done.stderr
-    return json.loads((folder / "found.json").read_text())
+    return json.loads((folder / "found.json").read_text()) | {"parted": len([*folder.glob("parted-*")])}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,10 @@ def test_only_the_main_process_writes_and_holds_the_lock(two):
     assert two["write"]["files"] == ["0.json", "manifest.json"]
     assert two["write"]["seen"] == ["nothing"] * 2
     assert len(two["write"]["owner"]) == 1
+
+
+def test_processes_part_before_python_ends(two):
+    assert two["parted"] == 2
 
 
 def test_two_processes_give_the_answers_of_one_in_their_order(two, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from conftest import save_random_model
 
 import tools as toolbox
-from playground import artifacts, generation, learner, models, recipe
+from playground import artifacts, generation, learner, memory, models, recipe
 from playground.checking import Checker
 from playground.generation import Completion
 
@@ -235,13 +235,17 @@ def test_a_value_head_learns_returns_that_stay_the_same(learned, tokenizer, trun
 
 def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenizer, monkeypatch):
     rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, settings()["ppo"])
-    steps = []
-    for at_once in (3, 2, 1):
-        monkeypatch.setattr(stage, "MOST_AT_ONCE", at_once)
+    steps, passes, loss = [], [], stage.ppo_loss
+    monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
+    for usual, large_from in ((3, 2**15), (2, 2**15), (3, 100)):  # in one part, in two, and in three of one answer
+        monkeypatch.setattr(stage, "MOST_AT_ONCE", (usual, 1))
+        monkeypatch.setattr(memory, "LARGE", large_from)
+        passes.clear()
         one = learner.prepare(*map(copy.deepcopy, (learned.policy, learned.reference, learned.critic)), tokenizer, 0.0)
         watched = stage.improve(one, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))
-        steps.append((watched, [parameter.grad for parameter in one.parameters()]))
-    for watched, gradients in steps[1:]:
+        steps.append((watched, [parameter.grad for parameter in one.parameters()], len(passes)))
+    assert [parts for _, _, parts in steps] == [1, 2, 3]
+    for watched, gradients, _ in steps[1:]:
         assert watched == pytest.approx(steps[0][0], rel=1e-4, abs=1e-6)
         assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(gradients, steps[0][1], strict=True))
 
