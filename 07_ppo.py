@@ -329,7 +329,7 @@ def main():
     after = validations[-1]
     print(f"On validation: reward {before['reward']:.3f} before, {after['reward']:.3f} after; exact calls "
           f"{before['exact_call']:.1%} and {after['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
-          + (f"Update {best['update']} is kept." if best is not before else
+          + (f"Update {best['update']} is kept, with {best['reward']:.3f}." if best is not before else
              f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
     print(f"Written: {artifact.final}. Next: python 08_evaluate.py")
 
