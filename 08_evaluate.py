@@ -186,13 +186,16 @@ def main():
     base = artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]
     found, left_out = find_models(settings, getattr(options, "model.name"))
 
-    from playground import page, report
+    from playground import page, report, verify
 
     predictions = evaluation.Predictions(
         Path(output_dir) / STAGE / "predictions.jsonl", datasets, evaluation.hash_settings(settings, tool_file)
     )
     asked = ", ".join(f"{len(records)} of {split}" for split, records in splits.items())
     print(f"Requests: {asked}. Models: {', '.join(found)}.")
+    for stage, wrong in verify.verify(output_dir).items():
+        if wrong and stage in STAGES.values():
+            print(f"{stage} should be run again: {'; '.join(wrong)}.", file=sys.stderr)
     manifests = [path for stage in STAGES.values() if (path := Path(output_dir) / stage / "manifest.json").exists()]
     inputs = [*files.values(), tool_file, *manifests]
     with artifacts.stage(settings, STAGE, inputs=inputs, base_model=base) as artifact:

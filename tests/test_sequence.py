@@ -126,6 +126,8 @@ def test_a_second_evaluation_generates_nothing_and_a_broken_model_does_not_stop_
     done = run("08_evaluate", tmp_path, status=1)
     after = metrics(tmp_path, "08_evaluate")
     assert "dpo is left out" in done.stderr
+    assert "06_dpo should be run again: altered: model/model.safetensors" in done.stderr
+    assert "03_finetune should" not in done.stderr
     assert list(after["splits"]["test"]) == ["base", "sft", "ppo"]
     assert after["splits"]["test"]["sft"] == before["splits"]["test"]["sft"]  # the seconds too: nothing ran again
     compared = run("08_evaluate", tmp_path, "--compare", str(sequence[0]), str(tmp_path)).stdout
