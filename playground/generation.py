@@ -176,14 +176,19 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
 
     rows = list(range(len(prompts)))  # rows[i]: which prompt stands in row i of the batch
     unread = [ids + add(row, []) for row, ids in enumerate(prompts)]
-    attention_mask = torch.zeros(len(rows), 0, dtype=torch.long, device=model.device)
+    # A prompt that is to be answered more than once is read once.
+    different = list(dict.fromkeys(map(tuple, unread)))
+    copies = [different.index(tuple(ids)) for ids in unread] if len(different) < len(rows) else []
+    attention_mask = torch.zeros(len(different), 0, dtype=torch.long, device=model.device)
     cache = with_room(model.config)
     rows_open = [row for row in rows if is_open(row)]
     with torch.inference_mode():
         while rows_open:
             short = sum(len(unread[row]) == 1 for row in rows_open)
-            width = 1 if 2 * short > len(rows_open) else max(len(unread[row]) for row in rows)
+            width = 1 if 2 * short > len(rows_open) and not copies else max(len(unread[row]) for row in rows)
             block = [unread[row] if len(unread[row]) <= width and is_open(row) else [] for row in rows]
+            read = [bool(ids) for ids in block]
+            block = list(map(list, different)) if copies else block
             input_ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in block])
             new_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in block])
             attention_mask = torch.cat([attention_mask, new_mask.to(model.device)], dim=1)
@@ -196,7 +201,9 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
                 logits_to_keep=1,
             )
             logits = outputs.logits[:, -1].float()  # (rows, vocabulary)
-            read = [bool(ids) for ids in block]
+            if copies:
+                cache.batch_select_indices(torch.tensor(copies, device=model.device))
+                logits, attention_mask, copies = logits[copies], attention_mask[copies], []
             if matchers:
                 _mask(logits, [(matchers[row], left(row)) if r else None for row, r in zip(rows, read, strict=True)])
             for row, r, token in zip(rows, read, _choose(logits, *sampler).tolist(), strict=True):
