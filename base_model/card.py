@@ -41,12 +41,14 @@ def card(model, tokenizer, options):
         f"A teaching model: a Llama of {parameters / 1e6:.1f} million parameters with a byte-level BPE vocabulary "
         f"of {len(tokenizer):,}, so that the tutorial runs offline on a laptop's CPU. It writes English-looking "
         "text, knows nothing, and should be used for nothing else. It has seen plain text, exercises in copying parts "
-        "of it, and number words: no tool call, and nothing made from the tutorial's templates or tests.", "",
+        "of it, and numbers and sums in words and in signs: no tool call, and nothing made from the tutorial's "
+        "templates or tests.", "",
         "## How it was made", "",
-        f"`base_model/pretrain.py`, {history[-1]['tokens'] / 1e6:.0f} million tokens in bf16 autocast on 2 CPU cores. "
-        "It explains itself. These weights were made in two runs: the phases in their order, before the script was "
-        "tidied and without numbers in words; then, with `--start`, 1,200 steps of mix and 2,400 of recall. A new run "
-        "will differ a little. "
+        f"`base_model/pretrain.py`, {history[-1]['tokens'] / 1e6:.0f} million tokens in bf16 autocast. It explains "
+        "itself. These weights were made on an H100, in two runs of one and of nine minutes: the first three phases, "
+        "the mix being 250 steps, then, with `--start`, 1,440 steps of mix and 12,960 of recall, steps of 65,536 "
+        "tokens. Held-out loss rises from a third of recall on; but after a run of 3,750 steps, held-out loss 1.81, "
+        "fine-tuning led to fewer right calls (67% instead of 71% of 1,000). A new run will differ a little. "
         "The phases ended at:", "",
         "| phase | step | held-out loss (nats a token) | copying 12 random tokens |", "|---|---|---|---|",
         *(f"| {row['phase']} | {row['step']} | {row['held_out']:.2f} | {row['random, 12 tokens']:.2f} |"

@@ -1,4 +1,4 @@
-"""Batches for pretraining: plain text, spans said again, sentences with a question about themselves, numbers.
+"""Batches for pretraining: plain text, spans said again, sentences with a question about themselves, numbers, sums.
 
 Each function returns token ids and a mask of the same shape: True where the loss counts.
 """
@@ -123,6 +123,43 @@ def number_lesson(rng):
     return form.format(words, ", ".join(map(str, numbers)))
 
 
+# Sums in words and in signs, as schoolbooks have them: so little text hardly says that a product is a multiplication.
+SUMS = (
+    ("{a} + {b}", "{a} plus {b}", "{a} and {b} together", "the sum of {a} and {b}", "add {a} and {b}",
+     "{a} increased by {b}", "{a}, and {b} more"),
+    ("{a} - {b}", "{a} minus {b}", "{a} less {b}", "the difference of {a} and {b}", "subtract {b} from {a}",
+     "{a} reduced by {b}", "take {b} from {a}", "take {b} away from {a}", "{b} less than {a}", "of {a}, {b} are gone"),
+    ("{a} x {b}", "{a} times {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "multiply {a} by {b}",
+     "multiply {a} and {b}", "{a} groups of {b}"),
+    ("{a} : {b}", "{a} divided by {b}", "{a} over {b}", "the quotient of {a} and {b}", "divide {a} by {b}",
+     "divide {a} among {b}", "share {a} between {b}", "split {a} into {b} parts", "one of {b} equal parts of {a}"),
+    ("{a} ^ {b}", "{a} to the power of {b}", "the power {b} of {a}", "raise {a} to the {b}"),
+    ("{a} x 2", "twice {a}", "double {a}", "two times {a}"),
+    ("{a} : 2", "half of {a}", "halve {a}", "one half of {a}"),
+    ("{a}²", "{a} squared", "the square of {a}", "{a} by itself"),
+    ("√{a}", "the square root of {a}", "the root of {a}"),
+    ("{a}% of {b}", "{a} percent of {b}", "{a} per cent of {b}", "{a} hundredths of {b}"),
+)  # fmt: skip
+SIGNS = [str.maketrans("+-x:^", signs) for signs in ("+−×÷^", "+-x:^", "+–·/^")]  # each book has its own
+
+
+def sum_lesson(rng):
+    """One to four sums, each said in words and written in signs; said, one number in five is in words too."""
+    form, signs, lines = rng.choice(("{}: {}", "{}: {}", "{} = {}", "{} ({})")), rng.choice(SIGNS), []
+    for _ in range(rng.randint(1, 4)):
+        formula, *sayings = rng.choice(SUMS[: rng.choice((4, len(SUMS)))])  # the first four more often
+        numbers = {name: rng.randrange(10 ** rng.randint(1, 4)) for name in "ab"}
+        spoken = {name: in_words(number) if rng.random() < 0.2 else number for name, number in numbers.items()}
+        if rng.random() < 0.1:
+            numbers["a"] = spoken["a"] = f"{numbers['a']}.{rng.randrange(100)}"
+        said, written = rng.choice(sayings).format(**spoken), formula.format(**numbers)
+        if formula in (SUMS[0][0], SUMS[1][0]) and rng.random() < 0.3:
+            number, (sign, word) = rng.randrange(1, 100), rng.choice((("x", "times"), (":", "divided by")))
+            said, written = f"{said}, all of it {word} {number}", f"({written}) {sign} {number}"
+        lines.append(form.format(said, written.translate(signs)))
+    return "\n".join(lines)
+
+
 def recall_lesson(passage, rng):
     """The passage, half of its asked-for spans replaced by made-up ones, and what followed one to three words.
 
@@ -145,11 +182,12 @@ def recall_lesson(passage, rng):
 
 
 def recall_batch(passages, tokenizer, rows, window, rng):
-    """Recall lessons, one in ten about numbers, one after the other, each ended by the end-of-text token."""
+    """Recall lessons, one in ten of numbers and one of sums instead, each ended by the end-of-text token."""
     ids = []
     while len(ids) < rows * window:
         chosen = rng.choices(passages, k=rows * window // 50)
-        lessons = [number_lesson(rng) if rng.random() < 0.1 else recall_lesson(passage, rng) for passage in chosen]
+        other = rng.choices((None, number_lesson, sum_lesson), (8, 1, 1), k=len(chosen))
+        lessons = [make(rng) if make else recall_lesson(text, rng) for make, text in zip(other, chosen, strict=True)]
         encoded = tokenizer.backend_tokenizer.encode_batch([lesson for lesson in lessons if lesson])
         ids += [token for lesson in encoded for token in (*lesson.ids, tokenizer.eos_token_id)]
     batch = torch.tensor(ids[: rows * window]).view(rows, window)

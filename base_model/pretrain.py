@@ -1,7 +1,7 @@
 """Pretrain the embedded base model: a 6-million-parameter Llama that can read, a little, and copy.
 
     python base_model/pretrain.py --corpus DIR --out DIR      # about an hour on 2 cores with AVX512-BF16 or AMX
-    python base_model/pretrain.py --corpus DIR --out DIR --start base_model --mix-steps 1200 --recall-steps 2400
+    python base_model/pretrain.py --corpus DIR --out DIR --tokens 65536 --mix-steps 2000 --recall-steps 10000   # GPU
     python base_model/card.py --corpus DIR --out DIR          # measures it and writes its model card
 
 DIR is any folder of .txt files with a blank line between documents. Four phases:
@@ -26,6 +26,7 @@ here the space is its own token, except after a closed list of function words an
 
 import argparse
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -34,9 +35,12 @@ import torch
 import torch.nn.functional as F
 from corpus import DIALOGUE, VOCABULARY, choose, read_documents, token_stream, train_tokenizer
 from lessons import copy_batch, random_span, recall_batch, text_batch
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-TOKENS = 8192  # a step
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+ATTENTION = "eager" if DEVICE.type == "cpu" else "sdpa"
+TOKENS = 8192  # a step of the first two phases
 WARMUP_STEPS = 50
 LONG_WINDOW_FROM = 0.8  # of the last phase; windows are twice as long from there on
 ACCENTED_PLACES = ["Kraków", "Düsseldorf", "Reykjavík", "Trois-Rivières", "Ciudad Juárez", "Plzeň", "Besançon", "Évora"]
@@ -55,13 +59,13 @@ def build_model(tokenizer):
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
 
 
 @torch.no_grad()
 def second_saying_loss(model, spans, gap):
     """`spans`: token lists of one length. The first token of the repeat cannot be known and is not counted."""
-    ids = torch.tensor([span + gap + span for span in spans])
+    ids = torch.tensor([span + gap + span for span in spans], device=model.device)
     logits = model(input_ids=ids).logits.float()
     begin = len(spans[0]) + len(gap) + 1
     return F.cross_entropy(logits[:, begin - 1 : -1].flatten(0, 1), ids[:, begin:].flatten()).item()
@@ -88,7 +92,7 @@ def held_out_loss(model, stream, rows=64, window=256):
     """Mean loss (nats a token) on text that training never saw."""
     batch, _ = text_batch(stream, rows, window, random.Random(2))
     losses = []
-    for part in batch.split(16):
+    for part in batch.to(model.device).split(16):
         logits = model(input_ids=part).logits.float()
         losses.append(F.cross_entropy(logits[:, :-1].flatten(0, 1), part[:, 1:].flatten()).item())
     return sum(losses) / len(losses)
@@ -113,20 +117,20 @@ class Trainer:
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     def step(self, batch, mask, lr_scale=1.0):
-        """One optimizer step on tokens (rows, window), loss where the mask is True; returns the loss."""
+        """One optimizer step on tokens (rows, window), loss where the mask is True; returns the loss, a tensor."""
         self.steps += 1
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * lr_scale * min(1, self.steps / WARMUP_STEPS)
-        labels = torch.where(mask[:, 1:], batch[:, 1:], -100)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = self.loss(batch, labels)
+        labels = torch.where(mask[:, 1:], batch[:, 1:], -100).to(DEVICE)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            loss = self.loss(batch.to(DEVICE), labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        return loss.item()
+        return loss.detach()
 
 
 class Log:
@@ -134,27 +138,49 @@ class Log:
 
     def __init__(self, model, tokenizer, held_out, out):
         self.model, self.tokenizer, self.held_out, self.out = model, tokenizer, held_out, out
-        self.rows, self.losses, self.started, self.steps = [], [], time.time(), 0
+        self.rows, self.losses, self.started, self.steps, self.tokens = [], [], time.time(), 0, 0
 
-    def add(self, phase, loss, every):
+    def add(self, phase, loss, every, tokens):
         self.steps += 1
-        self.losses.append(loss)
+        self.tokens += tokens
+        self.losses = [*self.losses[-49:], loss]
         if self.steps % every:
             return None
-        recent = self.losses[-50:]
         row = {
             "step": self.steps,
             "phase": phase,
-            "train": sum(recent) / len(recent),
+            "train": torch.stack(self.losses).mean().item(),
             "held_out": held_out_loss(self.model, self.held_out),
             **probe(self.model, self.tokenizer, self.held_out),
-            "tokens": self.steps * TOKENS,
+            "tokens": self.tokens,
             "seconds": round(time.time() - self.started),
         }
         self.rows.append(row)
         print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
         self.model.save_pretrained(self.out)
         return row
+
+
+class Lessons:
+    """The batches of a phase by their number, so that several processes can make them side by side."""
+
+    def __init__(self, phase, steps, tokens, stream, passages, tokenizer):
+        self.phase, self.steps, self.tokens = phase, steps, tokens
+        self.stream, self.passages, self.tokenizer = stream, passages, tokenizer
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, step):
+        rng = random.Random(f"{self.phase} {step}")
+        long = self.phase == "recall" and step >= LONG_WINDOW_FROM * self.steps
+        window = 512 if long else 256
+        rows = self.tokens // window
+        if step % (4 if self.phase == "mix" else 8) == 3:
+            return copy_batch(self.stream, rows, window, rng, longest=rng.choice((12, 30, 60)))
+        if self.phase == "mix" or step % 2:
+            return text_batch(self.stream, rows, window, rng)
+        return recall_batch(self.passages, self.tokenizer, rows, window, rng)
 
 
 def pretrain(options):
@@ -167,44 +193,36 @@ def pretrain(options):
     everything, dialogue = token_stream(texts, tokenizer), token_stream(dialogue_texts, tokenizer)
     held_out = token_stream(choose(documents, documents, 1, seed=0), tokenizer)
     passages = [line for text in texts + dialogue_texts for line in text.split("\n") if 25 < len(line) < 300]
+    print(f"{len(everything)} tokens of text, {len(dialogue)} of dialogue, {len(passages)} passages", flush=True)
     model = build_model(tokenizer)
     if options.start:
-        model = AutoModelForCausalLM.from_pretrained(options.start, dtype=torch.float32, attn_implementation="eager")
-        rng = random.Random(1)  # other batches than those it has seen
-    trainer, log = Trainer(model, options.lr, not options.no_compile), Log(model, tokenizer, held_out, options.out)
+        model = AutoModelForCausalLM.from_pretrained(options.start, dtype=torch.float32, attn_implementation=ATTENTION)
+    model.to(DEVICE)
+    compiled = not options.no_compile
+    # A GPU is done with these small steps before it has compiled them.
+    trainer = Trainer(model, options.lr, compiled and DEVICE.type == "cpu")
+    log = Log(model, tokenizer, held_out, options.out)
 
     for _ in range(0 if options.start else options.text_steps):
-        log.add("text", trainer.step(*text_batch(dialogue, TOKENS // 256, 256, rng)), 100)
+        log.add("text", trainer.step(*text_batch(dialogue, TOKENS // 256, 256, rng)), 100, TOKENS)
 
     simple = True
     for _ in range(0 if options.start else options.copy_steps):
         window = 32 if simple else 256
         batch = copy_batch(dialogue, TOKENS // window, window, rng, simple=simple)
-        row = log.add("copy", trainer.step(*batch), 25)
+        row = log.add("copy", trainer.step(*batch), 25, TOKENS)
         if row:
             simple = simple and row["train"] > 1.0
             if row["text, 12 tokens"] < 0.5 and row["random, 12 tokens"] < 1.0:
                 break
 
-    for step in range(options.mix_steps):
-        if step % 4 == 3:
-            batch = copy_batch(everything, TOKENS // 256, 256, rng, longest=rng.choice((12, 30, 60)))
-        else:
-            batch = text_batch(everything, TOKENS // 256, 256, rng)
-        log.add("mix", trainer.step(*batch), 200)
-
-    trainer = Trainer(model, options.lr, not options.no_compile)
-    for step in range(options.recall_steps):
-        done = step / options.recall_steps
-        window = 256 if done < LONG_WINDOW_FROM else 512
-        rows = TOKENS // window
-        if step % 8 == 7:
-            batch = copy_batch(everything, rows, window, rng, longest=rng.choice((12, 30, 60)))
-        elif step % 2:
-            batch = text_batch(everything, rows, window, rng)
-        else:
-            batch = recall_batch(passages, tokenizer, rows, window, rng)
-        log.add("recall", trainer.step(*batch, lr_scale=1 - done), 200)
+    workers = {"num_workers": os.cpu_count() - 2, "prefetch_factor": 4} if DEVICE.type == "cuda" else {}
+    for phase, steps in (("mix", options.mix_steps), ("recall", options.recall_steps)):
+        lessons = Lessons(phase, steps, options.tokens, everything, passages, tokenizer)
+        trainer = Trainer(model, options.lr, compiled)
+        for step, batch in enumerate(DataLoader(lessons, batch_size=None, **workers)):
+            scale = 1 - step / steps if phase == "recall" else 1.0
+            log.add(phase, trainer.step(*batch, lr_scale=scale), options.log_every, options.tokens)
     return model, tokenizer, log.rows
 
 
@@ -214,10 +232,12 @@ if __name__ == "__main__":
     parser.add_argument("--out", required=True, help="where the weights and the tokenizer go")
     parser.add_argument("--start", metavar="DIR", help="go on from these weights, after the copy phase")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--text-steps", type=int, default=400, help=f"steps of {TOKENS} tokens each")
+    parser.add_argument("--text-steps", type=int, default=400, help=f"steps of {TOKENS} tokens")
     parser.add_argument("--copy-steps", type=int, default=1000, help="at most; the probe ends the phase")
     parser.add_argument("--mix-steps", type=int, default=1200)
     parser.add_argument("--recall-steps", type=int, default=1500)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="a step of mix and recall; a GPU wants more")
+    parser.add_argument("--log-every", type=int, default=200, help="steps of mix and recall")
     parser.add_argument("--no-compile", action="store_true", help="where there is no C++ compiler")
     options = parser.parse_args()
     model, tokenizer, history = pretrain(options)

@@ -1,6 +1,7 @@
 """The pretraining lessons: what is asked for can be found in the text before it."""
 
 import random
+import re
 import sys
 
 import pytest
@@ -44,3 +45,12 @@ def test_recall_batches_are_full(tokenizer):
     batch, mask = lessons.recall_batch([PASSAGE, "Hello."], tokenizer, 4, 64, random.Random(0))
     assert batch.shape == mask.shape == (4, 64)
     assert (batch == tokenizer.eos_token_id).any()
+
+
+def test_a_sum_in_words_and_in_signs_has_the_same_numbers():
+    rng, seen = random.Random(0), set()
+    for line in "\n".join(lessons.sum_lesson(rng) for _ in range(100)).splitlines():
+        said, written = re.match(r"(.*?)(?:: | = | \()(.*)", line).groups()
+        assert set(re.findall(r"[\d.]*\d", said)) <= set(re.findall(r"[\d.]*\d", written)), line
+        seen |= set(re.findall(r"[^\w\s().]", written))
+    assert set("+−×÷·/-√%") <= seen
