@@ -40,7 +40,6 @@ LOGGED = {
     "logps/chosen": "log p(chosen)",
     "logps/rejected": "log p(rejected)",
 }
-GAP = 0.3  # of the checks' sum, by which a sample has to be better than another to be chosen over it
 MOST_AT_ONCE = 4, 2  # pairs in one forward pass: twice as many sequences; the second for large vocabularies
 PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
 LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
@@ -71,14 +70,15 @@ def find_mistakes(record, samples, tools):
 
 
 def rank_samples(request, samples, checker):
-    """At most one pair for a request without a label: the best sample, if another says the same, over the worst."""
+    """At most one pair for a request without a label: the best sample, if it is sure and another says the same, over
+    the worst."""
     checks = {sample.text.strip(): checker.check(sample.text, request["prompt"]) for sample in samples}
     said = collections.Counter(sample.text.strip() for sample in samples)
     score = {text: sum(found.values()) for text, found in checks.items()}
     chosen = max(score, key=lambda text: (score[text], said[text]))
     rejected = min(samples, key=lambda sample: score[sample.text.strip()])
     worst = checks[rejected.text.strip()]
-    if said[chosen] > 1 and checks[chosen]["executes"] and score[chosen] - score[rejected.text.strip()] >= GAP:
+    if said[chosen] > 1 and checking.is_sure(checks[chosen]) and score[chosen] > score[rejected.text.strip()]:
         fault = next(name for name, value in worst.items() if value < checks[chosen][name])
         source = "sampled, without label"
         yield pair_of(request, f"not {fault}", source, chosen, rejected.text, rejected.token_ids)

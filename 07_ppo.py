@@ -7,12 +7,13 @@
 The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
 that evaluates: no reward model, so nothing that can be flattered. Most of the requests (rl.jsonl) have no label:
 there a checker pays for a call that is valid, executes, and takes its arguments from the request. Tokens that made
-the reward better than expected become more probable, the others less. Only requests whose answers are paid
-differently are worth it, so a few answers to each are sampled first. An update of the policy is:
+the reward better than expected become more probable, the others less. An update of the policy is:
 
-1. roll out: sample an answer to each of a batch of requests;
-2. reward the last token with the score, and every token with -kl_coef * (log p - log p of the start model),
-   so that the policy does not wander off (arXiv:1909.08593);
+1. roll out: sample several answers to each of a batch of requests, and keep those to requests of which the best
+   answer is known and another one is worse;
+2. cut an answer after the token by which it leaves the best one, and reward that token with the difference of their
+   scores, and every token with -kl_coef * (log p - log p of the start model), so that the policy does not wander off
+   (arXiv:1909.08593);
 3. estimate each token's advantage over what the value head expected (GAE, arXiv:1506.02438);
 4. take a few optimizer steps on the clipped objective, which stops paying once a token's probability has
    moved by more than clip_coef.
@@ -28,6 +29,7 @@ import random
 import time
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 from statistics import fmean as mean
 
 import tools as toolbox
@@ -35,9 +37,9 @@ from playground import artifacts, checking, memory, models, parallel, recipe, re
 from playground.artifacts import UserError
 from playground.exchange import Exchange
 from playground.learner import (
+    compare,
     evaluate_tokens,
     explained_variance,
-    informative,
     load_learner,
     masked_mean,
     sample_answers,
@@ -117,6 +119,13 @@ def ppo_loss(log_probs, entropy, values, rollout, ppo, tokens=None):
     return policy_loss + ppo["value_coef"] * value_loss - ppo["entropy_coef"] * mean_entropy, watched
 
 
+def half_precision(device):
+    """Autocast to bfloat16 where the machine is fast at it, for the log-probabilities before and after a step alike."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=models.has_bf16())
+
+
 def lay_out(learner, answers, kl_coef, ppo):
     """(rollout, what to watch): the answers' token ids and, for each token of a completion, what the policy, the
     reference and the value head said of it before any step, its advantage and its return."""
@@ -129,8 +138,9 @@ def lay_out(learner, answers, kl_coef, ppo):
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
     log_probs, reference_log_probs, values = (torch.zeros_like(mask) for _ in range(3))
     rollout = {"prompts": prompts, "completions": completions}
-    with torch.no_grad():
-        for part, batch in learner.minibatches(rollout, rows, ppo["minibatch_size"]):
+    with torch.no_grad(), half_precision(device):
+        at_once = parallel.size() * memory.at_once(learner.tokenizer, *MOST_AT_ONCE)
+        for part, batch in learner.minibatches(rollout, rows, at_once):
             columns = list(part), slice(batch["completion_ids"].shape[1])
             log_probs[columns], _, values[columns] = evaluate_tokens(learner.policy, batch, learner.critic)
             with nullcontext() if learner.reference else learner.policy.disable_adapter():
@@ -159,14 +169,18 @@ def improve(learner, rollout, ppo, rng):
 
     watched, count = [], len(rollout["prompts"])
     at_once = parallel.size() * memory.at_once(learner.tokenizer, *MOST_AT_ONCE)
+    minibatches = max(1, round(count / ppo["minibatch_size"]))  # of even sizes: a step counts the same for one row
     for _ in range(ppo["epochs"]):
         epoch, order = [], rng.sample(range(count), count)
-        for first in range(0, count, ppo["minibatch_size"]):
-            minibatch, loss, seen = order[first : first + ppo["minibatch_size"]], 0.0, Counter()
+        for i in range(minibatches):
+            minibatch, loss, seen = order[i::minibatches], 0.0, Counter()
             tokens = sum(len(rollout["completions"][row]) for row in minibatch)
             learner.optimizer.zero_grad()
             for _, batch in learner.minibatches(rollout, minibatch, at_once):
-                told = evaluate_tokens(learner.policy, batch, learner.critic, entropy_counts=ppo["entropy_coef"] > 0)
+                with half_precision(learner.accelerator.device):
+                    told = evaluate_tokens(
+                        learner.policy, batch, learner.critic, entropy_counts=ppo["entropy_coef"] > 0
+                    )
                 part, seen_of_part = ppo_loss(*told, batch, ppo, tokens)
                 learner.accelerator.backward(part)  # gradients add up
                 loss += part.detach()
@@ -186,27 +200,27 @@ def improve(learner, rollout, ppo, rng):
 def update_policy(learner, records, reward, settings, kl_coef, rng):
     """One update on the answers to `records`: (its row for the log, the answers).
 
-    Where all rewards are the same, there is nothing to learn from, and whitening would only blow up the noise of the
-    values: the update is left out, and marked.
+    Where there is nothing to learn from any of them, the update is left out, and marked.
     """
     ppo, begin = settings["ppo"], time.time()
     answers = sample_answers(learner, records, reward, settings, seed=rng.getrandbits(32))
     rewards = [parts for _, _, parts in answers]
     names = dict.fromkeys(name for parts in rewards for name in parts)
     row = {f"reward/{name}": mean(parts[name] for parts in rewards if name in parts) for name in names}
-    row |= {"kl_coef": kl_coef, "constant_reward": len({parts["mean"] for parts in rewards}) < 2}
-    if not row["constant_reward"]:
-        rollout, watched = lay_out(learner, answers, kl_coef, ppo)
+    compared = compare(answers, learner.tokenizer, ppo["agree"])
+    row |= {"kl_coef": kl_coef, "constant_reward": not compared, "compared": len(compared)}
+    if compared:
+        rollout, watched = lay_out(learner, compared, kl_coef, ppo)
         row |= watched | improve(learner, rollout, ppo, rng)
-        row["tokens"] = sum(map(len, rollout["prompts"])) + sum(map(len, rollout["completions"]))
-        row["tokens_per_second"] = row["tokens"] / (time.time() - begin)
+    row["tokens"] = sum(len(completion.token_ids) for _, completion, _ in answers)  # sampled
+    row["tokens_per_second"] = row["tokens"] / (time.time() - begin)
     return row, answers
 
 
-def train(learner, pools, reward, validate, settings, artifact, track=lambda row, update: None):
+def train(learner, draw, reward, validate, settings, artifact, track=lambda row, update: None):
     """All updates from the last checkpoint on; the best model so far is artifact/"model". Returns the progress.
 
-    pools: [(records, how many of them an update answers)]; validate() gives the metrics and "reward" on validation.
+    draw(rng): the records that an update answers; validate() gives the metrics and "reward" on validation.
     """
     from tqdm import tqdm
 
@@ -215,16 +229,18 @@ def train(learner, pools, reward, validate, settings, artifact, track=lambda row
     if progress is None:
         progress = {"update": 0, "kl_coef": ppo["kl_coef"], "collapsed": 0, "seconds": 0.0, "log": []}
         progress["validations"] = [{"update": 0, **validate()}]
-        learner.critic["head"].bias.data.fill_(progress["validations"][0]["reward"])  # what may be expected of it
         models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
     validations, log = progress["validations"], progress["log"]
     bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
     while progress["update"] < ppo["updates"] and progress["collapsed"] < ppo["patience"]:
         update, begin = progress["update"] + 1, time.time()
         rng = random.Random(f"{settings['seed']} {update}")
-        records = [record for pool, count in pools for record in rng.sample(pool, min(count, len(pool)))]
+        # Up while Adam does not know yet how large gradients are, then down to 0, so that the last steps' noise goes.
+        scale = min(update / (ppo["warmup_ratio"] * ppo["updates"] + 1), 1) * (1 - (update - 1) / ppo["updates"])
+        for group in learner.optimizer.param_groups:
+            group["lr"] = ppo["learning_rate"] * scale
         try:
-            row, answers = update_policy(learner, records, reward, settings, progress["kl_coef"], rng)
+            row, answers = update_policy(learner, draw(rng), reward, settings, progress["kl_coef"], rng)
         except FloatingPointError:
             raise UserError(f"update {update}: the loss is not a number: lower ppo.learning_rate; the best model until "
                             f"then is in {artifact / 'model'}.") from None  # fmt: skip
@@ -236,7 +252,8 @@ def train(learner, pools, reward, validate, settings, artifact, track=lambda row
             bar.set_postfix(reward=f"{row['reward/mean']:.2f}", kl=f"{row['kl']:.2f}")
         bar.update()
         if update % ppo["show_every"] == 0:
-            tqdm.write(report.sampled_answers(f"update {update}", answers[:SHOWN]))
+            different = list({record["prompt"]: (record, *told) for record, *told in answers}.values())
+            tqdm.write(report.sampled_answers(f"update {update}", different[:SHOWN]))
         due = update % ppo["validate_every"] == 0 or update == ppo["updates"]
         if due:
             validations.append({"update": update, **validate()})
@@ -265,17 +282,23 @@ def main():
     from playground import generation
 
     learner, base = load_learner(settings, ppo["start"], paths["tools.json"])
-    exchange, rng = Exchange(train_records, 1, settings["sft"]["exchange_words"]), random.Random(settings["seed"])
-    candidates = (
-        pool[: ppo["unlabelled"]] if ppo["unlabelled_share"] else [],
-        [exchange(row, rng) for row in train_records[: ppo["requests"]]],
-    )
-    candidates = [generation.leave_out_long(rows, learner.tokenizer, learner.policy, settings) for rows in candidates]
-    without = min(round(ppo["rollouts"] * ppo["unlabelled_share"]), len(candidates[0]))
+    fitting = partial(generation.leave_out_long, tokenizer=learner.tokenizer, model=learner.policy, recipe=settings)
+    labelled, pool = fitting(train_records), fitting(pool)
+    if ppo["agree"] > ppo["samples"]:
+        raise UserError(
+            f"ppo.agree ({ppo['agree']}) is over ppo.samples ({ppo['samples']}): no answer could be trusted."
+        )
+    asked = min(int(ppo["rollouts"] * ppo["unlabelled_share"] // ppo["samples"]), len(pool))
+    with_label = min(ppo["rollouts"] - asked * ppo["samples"], len(labelled))
+    exchange = Exchange(train_records, settings["sft"]["exchange_arguments"], settings["sft"]["exchange_words"])
 
     checker = checking.Checker(train_records, tools)
-    print(f"PPO on {ppo['start']}'s model: {ppo['updates']} updates of {ppo['rollouts']} answers, "
-          f"{without} of them without a label.")  # fmt: skip
+    print(f"PPO on {ppo['start']}'s model: {ppo['updates']} updates, each of {ppo['samples']} answers to {asked} "
+          f"requests without a label and one to {with_label} with a label.")  # fmt: skip
+
+    def draw(rng):
+        repeated = [request for request in rng.sample(pool, asked) for _ in range(ppo["samples"])]
+        return repeated + [exchange(record, rng) for record in rng.sample(labelled, with_label)]
 
     def reward(completion, record):
         return reward_of(completion, record, tools, checker, ppo["reward"])
@@ -292,14 +315,7 @@ def main():
         tracking.tracker(settings, artifact) as track,
         memory.enough("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
-        chosen = artifact.resumed("requests.json", None)
-        if chosen is None:
-            chosen = [informative(learner, rows, reward, settings) for rows in candidates]
-            artifacts.write_json(artifact / "requests.json", chosen)
-        print(f"Of {len(candidates[0])} requests without a label, {len(chosen[0])} are answered now right, now wrong; "
-              f"of {len(candidates[1])} with one, {len(chosen[1])}.")  # fmt: skip
-        pools = list(zip(chosen, (without, ppo["rollouts"] - without), strict=True))
-        progress = train(learner, pools, reward, validate, settings, artifact, track)
+        progress = train(learner, draw, reward, validate, settings, artifact, track)
         if not parallel.is_main():
             return
         log, validations = progress["log"], progress["validations"]
@@ -311,7 +327,7 @@ def main():
             "updates": progress["update"],
             "constant_rewards": constant,
             "train_seconds": progress["seconds"],
-            "tokens_per_second": sum(row.get("tokens", 0) for row in log) / progress["seconds"],
+            "tokens_per_second": sum(row["tokens"] for row in log) / progress["seconds"],
             "peak_memory_mb": memory.peak_mb(),
         })  # fmt: skip
         artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
@@ -319,10 +335,11 @@ def main():
         curves = {name: [(row["update"], row[name]) for row in log if name in row] for name in names}
         curves["reward on validation"] = [(row["update"], row["reward"]) for row in validations]
         report.plot_curves(artifact / "ppo.png", curves, "update")
-        artifact.facts.update(device=str(learner.policy.device), dtype="float32")
+        precision = "bfloat16 autocast" if models.has_bf16() else "float32"
+        artifact.facts.update(device=str(learner.policy.device), dtype=precision)
 
     if constant:
-        print(f"In {constant} of {len(log)} updates all rewards were the same: nothing to learn from, left out.")
+        print(f"In {constant} of {len(log)} updates no answer was better than another: nothing to learn, left out.")
     if progress["update"] < ppo["updates"]:
         print(f"Stopped at update {progress['update']}: in the last {ppo['patience']} validations kl was over "
               f"{ppo['kl_bound']} or the reward under the start's.")  # fmt: skip

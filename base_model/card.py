@@ -44,7 +44,7 @@ def card(model, tokenizer, options):
         "of it, and numbers and sums in words and in signs: no tool call, and nothing made from the tutorial's "
         "templates or tests.", "",
         "## How it was made", "",
-        f"`base_model/pretrain.py`, {history[-1]['tokens'] / 1e6:.0f} million tokens in bf16 autocast. It explains "
+        "`base_model/pretrain.py`, 966 million tokens in bf16 autocast. It explains "
         "itself. These weights were made on an H100, in two runs of one and of nine minutes: the first three phases, "
         "the mix being 250 steps, then, with `--start`, 1,440 steps of mix and 12,960 of recall, steps of 65,536 "
         "tokens. Held-out loss rises from a third of recall on; but after a run of 3,750 steps, held-out loss 1.81, "

@@ -5,7 +5,8 @@
 TRL's needs libraries of its time, so it gets a virtual environment of its own (.venv-trl-ppo, made once; skipped with
 a line where it cannot be installed). Both start from the embedded base model, with a value model of their own, and
 answer the recipe's number of requests an update with LENGTH tokens, then learn from them in minibatches and epochs of
-the recipe's numbers. TRL's reward is a model, stage 07's a program. The first update of each is not timed.
+the recipe's numbers, stage 07 in bfloat16 where the machine is fast at it. TRL's reward is a model, stage 07's a
+program. The first update of each is not timed.
 """
 
 import importlib

@@ -20,6 +20,7 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NUMBER_WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 10 * n for n, word in enumerate(TENS, 2)}
 NUMBER_IN_WORDS = re.compile(rf"\b(?:({'|'.join(TENS)})[- ])?({'|'.join(NUMBER_WORDS)})\b")
 MANY_TOOLS = 3
+EXPLAINED = 0.8  # share of a request's words that a call has to explain to be trusted
 OFTEN, RARELY = 2, 0.1  # a word that records have so many times around arguments, and so seldom in them, ends none
 
 
@@ -112,6 +113,14 @@ class Checker:
                 edges = {(call["tool"], word) for word in (parts[0], parts[-1])} & self.never_at_an_edge
                 shares.append(max(0, sum(part in words for part in parts) - len(edges)) / len(parts))
         return sum(shares) / len(shares) if shares else 1.0
+
+
+def is_sure(checks):
+    """Whether a call is to be trusted without a label: nothing in it is made up, and it explains the request.
+
+    Where the best of several answers is not, nobody knows which of them is right, and nothing should be learned.
+    """
+    return checks["executes"] == checks["grounded"] == 1 and checks["explained"] >= EXPLAINED
 
 
 def _calls_made(prompt):

@@ -1,14 +1,16 @@
 """What PPO works on and keeps: the models, rows of tokens padded for them, and checkpoints to go on from."""
 
 import copy
+import dataclasses
 import functools
 import os
-from dataclasses import dataclass
+from collections import Counter
 
-from playground import generation, models, parallel
+import tools as toolbox
+from playground import checking, generation, models, parallel
 
 
-@dataclass
+@dataclasses.dataclass
 class Learner:
     """The policy and what trains it.
 
@@ -104,7 +106,7 @@ def new_critic(policy, trunk):
 def prepare(policy, reference, critic, tokenizer, learning_rate):
     """A Learner whose models and optimizer accelerate has put in place.
 
-    In float32 everywhere: what half precision rounds off is as large as the log-ratios that PPO works with.
+    Their weights are in float32: what half precision rounds off is as large as the steps that PPO takes.
     """
     import torch
     from accelerate import Accelerator
@@ -118,25 +120,40 @@ def prepare(policy, reference, critic, tokenizer, learning_rate):
     return learner
 
 
-def sample_answers(learner, records, reward, settings, seed, progress=None):
+def sample_answers(learner, records, reward, settings, seed):
     """[(record, completion, reward(completion, record))]: what the policy says at temperature 1."""
     prompts = [record["prompt"] for record in records]
-    sampled = generation.generate(learner.policy, learner.tokenizer, prompts, settings, temperature=1.0, seed=seed,
-                                  progress=progress)  # fmt: skip
+    sampled = generation.generate(learner.policy, learner.tokenizer, prompts, settings, temperature=1.0, seed=seed)
     return [(record, done, reward(done, record)) for record, done in zip(records, sampled, strict=True)]
 
 
-def informative(learner, records, reward, settings):
-    """The requests to which the policy's answers are paid differently, or all where there is none.
+def compare(answers, tokenizer, agree):
+    """The answers from which something can be learned, their reward being what they are better than the best one.
 
-    What is always right, or always wrong in the same way, says nothing about what to do more of (arXiv:2503.14476).
+    Where no answer to a request is better than another there is nothing to learn (arXiv:2503.14476); nor where nobody
+    knows the best one, which is the label's; without a label, that of the highest reward, if `checking.is_sure` trusts
+    it and `agree` answers say the same. An answer is cut after the first token by which it leaves the best one, and
+    paid there: what came before is no mistake, and what comes after a mistake cannot mend it.
     """
-    count = settings["ppo"]["probes"]
-    probes = [record for record in records for _ in range(count)]
-    answers = sample_answers(learner, probes, reward, settings, settings["seed"], "probing the requests")
-    paid = [parts["mean"] for _, _, parts in answers]
-    kept = [record for i, record in enumerate(records) if len({*paid[count * i : count * (i + 1)]}) > 1]
-    return kept or records
+    by_request, compared = {}, []
+    for answer in answers:
+        by_request.setdefault(answer[0]["prompt"], []).append(answer)
+    for asked in by_request.values():
+        said = Counter(tuple(done.token_ids) for _, done, _ in asked)
+        record, best, paid = max(asked, key=lambda answer: (answer[2]["mean"], said[tuple(answer[1].token_ids)]))
+        best_ids, most = best.token_ids, paid["mean"]
+        if "completion" in record:
+            best_ids, most = toolbox.encode_completion(record["completion"], tokenizer), 1.0
+        elif said[tuple(best_ids)] < agree or not checking.is_sure(paid):
+            continue
+        if any(parts["mean"] != most for _, _, parts in asked):
+            for record, done, parts in asked:
+                pairs = zip(done.token_ids, best_ids, strict=False)
+                same = next((i for i, (token, other) in enumerate(pairs) if token != other), len(done.token_ids))
+                if same < len(done.token_ids) or done.token_ids == best_ids:  # else it ends before it could leave it
+                    cut = dataclasses.replace(done, token_ids=done.token_ids[: same + 1])
+                    compared.append((record, cut, {**parts, "mean": parts["mean"] - most}))
+    return compared
 
 
 def collate(prompts, completions, pad_token_id, device):
@@ -177,7 +194,7 @@ def evaluate_tokens(model, batch, critic=None, entropy_counts=True):
         entropy = -(every.exp() * every).sum(dim=-1)
     own = "trunk" in critic
     hidden = critic["trunk"](**inputs, use_cache=False).last_hidden_state if own else outputs.hidden_states[-1]
-    values = critic["head"](hidden[:, -length - 1 : -1].float()).squeeze(2)
+    values = critic["head"](hidden[:, -length - 1 : -1].float()).squeeze(2).float()
     return log_probs, entropy, values
 
 

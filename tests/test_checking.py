@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tools as toolbox
-from playground.checking import CHECKS, Checker
+from playground.checking import CHECKS, Checker, is_sure
 
 TOOLS = toolbox.load_tools()
 
@@ -82,6 +82,13 @@ def test_arguments_must_come_from_the_request_and_not_be_all_of_it(prompt, tool,
 )
 def test_a_call_that_leaves_words_of_its_request_unexplained_is_doubtful(prompt, tool, args, explained):
     assert check(prompt, tool, **args)["explained"] == pytest.approx(explained)
+
+
+def test_only_a_call_that_makes_nothing_up_and_explains_its_request_is_sure():
+    assert is_sure(check("weather in São Paulo", "get_weather", city="São Paulo"))
+    assert not is_sure(check("weather in São Paulo", "get_weather", city="São"))
+    assert not is_sure(check("weather in Oslo", "get_weather", city="Oslo Fjord"))
+    assert not is_sure(dict.fromkeys(CHECKS, 1.0) | {"executes": 0.0})
 
 
 def test_an_answer_states_the_result_in_words_that_answers_have():

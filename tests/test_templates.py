@@ -7,9 +7,10 @@ import time
 import tracemalloc
 
 import pytest
+from conftest import ROOT
 
 import tools as toolbox
-from playground.sources import entities, templates
+from playground.sources import entities, leaks, templates
 from playground.sources.leaks import MAX_OVERLAP, _grams
 from playground.sources.templates import LeakError, Train, leak_check
 
@@ -274,3 +275,44 @@ def test_a_planted_leak_is_caught(train, test, what):
 def test_a_request_with_other_numbers_is_no_near_duplicate():
     train, test = planted("What is 3 + 6 * 5, please?", "x/01"), planted("What is 9 + 6 * 5, please?", "x/02")
     assert leak_check({"train": [train], "test": [test]})["test"]["max_overlap"] == 0
+
+
+# ---- requests without labels
+
+
+def test_requests_without_labels_have_phrasings_and_entities_of_their_own(splits):
+    pool = list(templates.distinct("unlabelled", 300, TOOLS, "0"))
+    assert {record["meta"]["tool"] for record in pool} == set(TOOLS)
+    known = {record["meta"]["phrasing"] for record in all_records(splits)}
+    assert not known & {record["meta"]["phrasing"] for record in pool}
+    lists = entities.read_data("entities.json")["unlabelled"]
+    held_in_lists = {entry.casefold() for pool in LISTS.values() for entry in pool}
+    assert not held_in_lists & {entry.casefold() for entries in lists.values() for entry in entries}
+
+
+def test_no_entity_of_requests_without_labels_stands_in_the_hand_written_test():
+    wild = (ROOT / "playground/sources/wild.jsonl").read_text(encoding="utf-8").casefold()
+    for kind, entries in entities.read_data("entities.json")["unlabelled"].items():
+        for entry in entries:
+            assert not re.search(rf"(?<!\w){re.escape(entry.casefold())}(?!\w)", wild), (kind, entry)
+
+
+def test_requests_without_labels_are_not_too_close_to_held_out_ones(splits):
+    held_out = {split: records for split, records in splits.items() if split != "train"}
+    pool = templates.distinct("unlabelled", 300, TOOLS, "0", held_out=leaks.HeldOut(held_out))
+    figures = leak_check({"train": list(pool), **held_out})
+    assert all(found["shared_phrasings"] == found["shared_entities"] == 0 for found in figures.values())
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_phrasing_without_a_label_is_none_of_those_with_one(tool):
+    labelled = {wording for phrasing in TABLE[tool] for wording in plain(phrasing)}
+    assert not labelled & {
+        wording for phrasing in templates._phrasings("unlabelled")[tool] for wording in plain(phrasing)
+    }
+
+
+def plain(phrasing):
+    """Its wordings, slots by their arguments' names."""
+    marks = [part if isinstance(part, list) else [f"{{{part[0]}}}"] for part in phrasing.parts]
+    return {re.sub(r"[\s.,:;?!]+", " ", "".join(choice).casefold()).strip() for choice in itertools.product(*marks)}

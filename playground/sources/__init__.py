@@ -82,12 +82,11 @@ def _templates(recipe):
     sizes = {"train": size, "val": settings["validation_size"], "test": settings["test_size"]}
     try:
         splits = templates.build_splits(sizes, tools, recipe["seed"])
+        pool = _pool(recipe, tools, splits)
     except ValueError as error:
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
     files = [Path(recipe["tools"]["file"])]
-    return Dataset(
-        splits | _wild(tools), tools, "templates", "the project's own", files, unlabelled=_pool(recipe, tools)
-    )
+    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, unlabelled=pool)
 
 
 def _unseen_tools(recipe):
@@ -101,13 +100,17 @@ def _unseen_tools(recipe):
     return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
 
 
-def _pool(recipe, tools):
-    """Requests of training's phrasings and entities whose calls are dropped: checking is cheaper than labelling."""
-    pool = templates.build_splits({"train": recipe["dataset"]["unlabelled"]}, tools, f"{recipe['seed']}/unlabelled")
+def _pool(recipe, tools, splits):
+    """Requests in words of their own whose calls are dropped: checking is cheaper than labelling.
+
+    Their phrasings and entities are neither training's, which fine-tuning has taught already, nor held-out ones.
+    """
+    held_out = leaks.HeldOut({split: rows for split, rows in (splits | _wild(tools)).items() if split != "train"})
+    size, seed = recipe["dataset"]["unlabelled"], str(recipe["seed"])
     return [
         {"id": f"rl-{i:06d}", "prompt": record["prompt"], "source": "templates",
          "meta": {key: record["meta"][key] for key in ("phrasing", "entities")}}
-        for i, record in enumerate(pool["train"])
+        for i, record in enumerate(templates.distinct("unlabelled", size, tools, seed, held_out=held_out))
     ]  # fmt: skip
 
 

@@ -50,9 +50,11 @@ class Entities:
 
     def __init__(self, split, rng):
         data = read_data("entities.json")
-        self.split, self.rng = split, rng
+        own = data["unlabelled"] if split == "unlabelled" else {}
+        self.split, self.rng = "train" if own else split, rng
         self.shared = data["shared"]
-        self.pools = {name: deal(pool, split) for name, pool in data["pools"].items()} | self.shared
+        self.pools = {name: own.get(name) or deal(pool, self.split) for name, pool in data["pools"].items()}
+        self.pools |= self.shared
         self.grammars = {name: [parse_template(rule) for rule in rules] for name, rules in data["grammars"].items()}
         self.addresses = data["addresses"]
 

@@ -117,7 +117,7 @@ def distinct(split, size, tools, seed="", first=0, held_out=None):
 
 
 def _endless(split, tools, seed):
-    if split not in DEAL:
+    if split not in (*DEAL, "unlabelled"):
         raise ValueError(f"no split is named {split!r}: the splits are train, val and test")
     if not tools:
         raise ValueError("no tools to make records for")
@@ -139,7 +139,8 @@ def _endless(split, tools, seed):
 def _draw(split, tools, rng):
     entities = Entities(split, rng)
     deck = _covering_deck if split == "train" else _deck
-    decks = {name: deck([p for p in _phrasings()[name] if _splits()[p.id] == split], rng) for name in tools}
+    table = _phrasings("unlabelled") if split == "unlabelled" else _phrasings()
+    decks = {name: deck([p for p in table[name] if _splits().get(p.id, split) == split], rng) for name in tools}
     calling = [name for name in tools if name != "respond"]
     answers = "respond" in tools
     first = _deck(calling * CALLS + ["respond"] * NO_CALL * (len(calling) or 1) * answers, rng)
@@ -208,12 +209,12 @@ def answer(call, result):
 
 
 @functools.cache
-def _phrasings():
+def _phrasings(key="phrasings"):
     """`{tool: [Phrasing, ...]}`, in the file's order."""
     data = read_data("phrasings.json")
     contract = re.compile("|".join(rf"\b{long}\b" for long in data["contractions"]))
     table = {}
-    for tool, families in data["phrasings"].items():
+    for tool, families in data[key].items():
         lines = [(family, line) for family, lines in families.items() for line in lines]
         table[tool] = []
         for index, (family, line) in enumerate(lines):
@@ -221,7 +222,8 @@ def _phrasings():
             shorter = contract.sub(lambda match: data["contractions"][match[0]], text)
             end = text[-1] if text[-1] in ".?!" else ""
             parts, contracted = (parse_template(form.removesuffix(end), data["synonyms"]) for form in (text, shorter))
-            table[tool].append(Phrasing(f"{tool}/{index:02d}", tool, family, parts, contracted, end, expression))
+            name = f"{tool}/{'' if key == 'phrasings' else 'u'}{index:02d}"
+            table[tool].append(Phrasing(name, tool, family, parts, contracted, end, expression))
     return table
 
 
