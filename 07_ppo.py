@@ -48,7 +48,7 @@ from playground.learner import (
 
 STAGE = "07_ppo"
 SHOWN = 3  # sampled requests in the table that a person watches
-MOST_AT_ONCE = 12, 4  # answers of a minibatch in one forward pass of a process; the second for large vocabularies
+MOST_AT_ONCE = 8, 4  # answers of a minibatch in one forward pass of a process; the second for large vocabularies
 UNPLOTTED = ("update", "constant_reward", "tokens")
 
 

@@ -122,11 +122,11 @@ def test_what_is_said_of_the_results_is_so():
                                                             test[name]["free"]["exact_call"], strict=True)]
         for name in ("dpo", "ppo")
     }  # fmt: skip
-    assert gains == {"dpo": [3, 0, 0], "ppo": [3, 0, 0]}
+    assert gains == {"dpo": [3, 0, 0], "ppo": [5, 3, -2]}
     found = recorded["differences"]
     assert all(found[split][name]["low"] <= 0 <= found[split][name]["high"] for split in found for name in gains)
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
-    assert 330 <= sum(seconds) <= 390  # "6 minutes"
+    assert 360 <= sum(seconds) <= 420  # "6 to 7 minutes"
 
 
 def test_the_masks_work_in_generate_as_shown(capsys):
