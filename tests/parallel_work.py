@@ -103,8 +103,9 @@ def shard(folder):
 
 
 def ppo_update(folder):
-    """The weights and what was watched after an update on five answers in minibatches of two, so that one is left."""
+    """The weights and what was watched after an update in fp32 on five answers in minibatches of three and two."""
     stage = importlib.import_module("07_ppo")
+    models.has_bf16 = lambda: False
     tokenizer, policy = small_model(folder)
     _, reference = small_model(folder)
     for number, parameter in enumerate(reference.parameters()):

@@ -423,6 +423,7 @@ def test_an_update_ends_early_once_the_policy_has_moved_enough(tmp_path, monkeyp
     passes = []
     loss = stage.ppo_loss
     monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
+    monkeypatch.setattr(stage, "MOST_AT_ONCE", (64, 64))  # one pass an epoch
     for target_kl, expected in ((None, 5), (1e-9, 2)):  # in the first epoch nothing has moved yet
         passes.clear()
         learned, toy = toy_learner(tmp_path), toy_settings(epochs=5, target_kl=target_kl)
