@@ -69,7 +69,6 @@ def completion_loss(model, inputs, tokens=None):
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
     """TRL's SFTTrainer with the loss above; after_epoch(epoch, model) is called when one is done."""
-    import torch
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -94,7 +93,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
     class CompletionTrainer(parallel.WholeBatches, SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             # Here rather than by the trainer, which would compute the validation's answers in bf16 too.
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=models.has_bf16()):
+            with models.half_precision(self.args.device.type):
                 return parallel.size() * completion_loss(model, inputs, num_items_in_batch)  # gradients are averaged
 
     class AfterEpoch(TrainerCallback):

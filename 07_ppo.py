@@ -5,12 +5,12 @@
     accelerate launch --config_file configs/accelerate/gpus.yaml 07_ppo.py       # see docs/scaling.md
 
 The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
-that evaluates: no reward model, so nothing that can be flattered. Most of the requests (rl.jsonl) have no label:
+that evaluates: no reward model, so nothing that can be flattered. Some of the requests (rl.jsonl) have no label:
 there a checker pays for a call that is valid, executes, and takes its arguments from the request. Tokens that made
 the reward better than expected become more probable, the others less. An update of the policy is:
 
-1. roll out: sample several answers to each of a batch of requests, and keep those to requests of which the best
-   answer is known and another one is worse;
+1. roll out: sample an answer to each of a batch of requests, several where there is no label, and keep those to
+   requests of which the best answer is known and another one is worse;
 2. cut an answer after the token by which it leaves the best one, and reward that token with the difference of their
    scores, and every token with -kl_coef * (log p - log p of the start model), so that the policy does not wander off
    (arXiv:1909.08593);
@@ -119,13 +119,6 @@ def ppo_loss(log_probs, entropy, values, rollout, ppo, tokens=None):
     return policy_loss + ppo["value_coef"] * value_loss - ppo["entropy_coef"] * mean_entropy, watched
 
 
-def half_precision(device):
-    """Autocast to bfloat16 where the machine is fast at it, for the log-probabilities before and after a step alike."""
-    import torch
-
-    return torch.autocast(device.type, torch.bfloat16, enabled=models.has_bf16())
-
-
 def lay_out(learner, answers, kl_coef, ppo):
     """(rollout, what to watch): the answers' token ids and, for each token of a completion, what the policy, the
     reference and the value head said of it before any step, its advantage and its return."""
@@ -138,7 +131,7 @@ def lay_out(learner, answers, kl_coef, ppo):
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
     log_probs, reference_log_probs, values = (torch.zeros_like(mask) for _ in range(3))
     rollout = {"prompts": prompts, "completions": completions}
-    with torch.no_grad(), half_precision(device):
+    with torch.no_grad(), models.half_precision(device.type):  # as after a step, so that rounding is the same
         at_once = parallel.size() * memory.at_once(learner.tokenizer, *MOST_AT_ONCE)
         for part, batch in learner.minibatches(rollout, rows, at_once):
             columns = list(part), slice(batch["completion_ids"].shape[1])
@@ -177,10 +170,8 @@ def improve(learner, rollout, ppo, rng):
             tokens = sum(len(rollout["completions"][row]) for row in minibatch)
             learner.optimizer.zero_grad()
             for _, batch in learner.minibatches(rollout, minibatch, at_once):
-                with half_precision(learner.accelerator.device):
-                    told = evaluate_tokens(
-                        learner.policy, batch, learner.critic, entropy_counts=ppo["entropy_coef"] > 0
-                    )
+                with models.half_precision(learner.accelerator.device.type):
+                    told = evaluate_tokens(learner.policy, batch, learner.critic, ppo["entropy_coef"] > 0)
                 part, seen_of_part = ppo_loss(*told, batch, ppo, tokens)
                 learner.accelerator.backward(part)  # gradients add up
                 loss += part.detach()

@@ -237,6 +237,13 @@ def has_bf16():
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def half_precision(device):
+    """Autocast to bfloat16 on a device ("cpu", "cuda") where that pays; it changes nothing elsewhere."""
+    import torch
+
+    return torch.autocast(device, torch.bfloat16, enabled=has_bf16())
+
+
 def longest(model):
     """The most tokens that a model reads at once, or None where it sets no limit."""
     return getattr(model.config, "max_position_embeddings", None)
