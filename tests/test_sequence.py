@@ -157,8 +157,8 @@ def test_the_fine_tuned_model_stops_by_itself(sequence):
     files = [sequence[0] / "02_create_dataset" / f"{split}.jsonl" for split in ("train", "test")]
     prompts = [record["prompt"] for file in files for record in artifacts.read_records(file)]
     completions = generation.generate(model, tokenizer, prompts, settings)
-    # Of a model that is never taught the end, no answer does; of so small a run's, some go round in circles.
-    assert sum(completion.ended for completion in completions) >= 0.75 * len(completions)
+    # Of a model that is never taught the end, no answer does; of so small a run's, few go round in circles.
+    assert sum(completion.ended for completion in completions) >= 0.9 * len(completions)
 
 
 def test_one_request_is_answered_in_turns(sequence):
