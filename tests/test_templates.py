@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 
 import tools as toolbox
-from playground.sources import entities, leaks, templates
+from playground import recipe, sources
+from playground.sources import entities, templates
 from playground.sources.leaks import MAX_OVERLAP, _grams
 from playground.sources.templates import LeakError, Train, leak_check
 
@@ -43,10 +44,11 @@ def split_of(phrasing):
     return templates._splits()[phrasing.id]
 
 
-def wordings(phrasing):
-    """Every wording of a phrasing, in plain words, each slot a word that occurs nowhere else."""
+def wordings(phrasing, named=False):
+    """Every wording of a phrasing, in plain words, each slot its argument's name or a word that occurs nowhere else."""
     for parts in (phrasing.parts, phrasing.contracted):
-        marks = [part if isinstance(part, list) else [f"slot{phrasing.id}{i}"] for i, part in enumerate(parts)]
+        marks = [part if isinstance(part, list) else [f"{{{part[0]}}}" if named else f"slot{phrasing.id}{i}"]
+                 for i, part in enumerate(parts)]  # fmt: skip
         for choice in itertools.product(*marks):
             yield "".join(choice).casefold()
 
@@ -297,22 +299,21 @@ def test_no_entity_of_requests_without_labels_stands_in_the_hand_written_test():
             assert not re.search(rf"(?<!\w){re.escape(entry.casefold())}(?!\w)", wild), (kind, entry)
 
 
-def test_requests_without_labels_are_not_too_close_to_held_out_ones(splits):
-    held_out = {split: records for split, records in splits.items() if split != "train"}
-    pool = templates.distinct("unlabelled", 300, TOOLS, "0", held_out=leaks.HeldOut(held_out))
-    figures = leak_check({"train": list(pool), **held_out})
-    assert all(found["shared_phrasings"] == found["shared_entities"] == 0 for found in figures.values())
+def test_requests_without_labels_are_not_too_close_to_held_out_ones():
+    pool = sources._pool(recipe.load(), TOOLS, {})
+    held_out = [{**row, "meta": {}} for row in pool[:50]]
+    prompts = {row["prompt"] for row in sources._pool(recipe.load(), TOOLS, {"test": held_out})}
+    assert len(prompts) == len(pool) and not prompts & {row["prompt"] for row in held_out}
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_phrasing_without_a_label_is_none_of_those_with_one(tool):
-    labelled = {wording for phrasing in TABLE[tool] for wording in plain(phrasing)}
-    assert not labelled & {
-        wording for phrasing in templates._phrasings("unlabelled")[tool] for wording in plain(phrasing)
-    }
-
-
-def plain(phrasing):
-    """Its wordings, slots by their arguments' names."""
-    marks = [part if isinstance(part, list) else [f"{{{part[0]}}}"] for part in phrasing.parts]
-    return {re.sub(r"[\s.,:;?!]+", " ", "".join(choice).casefold()).strip() for choice in itertools.product(*marks)}
+    own, labelled = (
+        {
+            re.sub(r"[\s.,:;?!]+", " ", wording).strip()
+            for phrasing in table[tool]
+            for wording in wordings(phrasing, True)
+        }
+        for table in (templates._phrasings("unlabelled"), TABLE)
+    )
+    assert own and not own & labelled
