@@ -45,7 +45,7 @@ def card(model, tokenizer, options):
         "templates or tests.", "",
         "## How it was made", "",
         "`base_model/pretrain.py`, 966 million tokens in bf16 autocast. It explains "
-        "itself. These weights were made on an H100, in two runs of one and of nine minutes: the first three phases, "
+        "itself. These weights were made on an H100, in two runs of two and of nine minutes: the first three phases, "
         "the mix being 250 steps, then, with `--start`, 1,440 steps of mix and 12,960 of recall, steps of 65,536 "
         "tokens. Held-out loss rises from a third of recall on; but after a run of 3,750 steps, held-out loss 1.81, "
         "fine-tuning led to fewer right calls (67% instead of 71% of 1,000). A new run will differ a little. "
