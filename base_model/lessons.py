@@ -1,6 +1,6 @@
-"""Batches for pretraining: plain text, spans said again, sentences with a question about themselves, numbers, sums.
+"""Batches for pretraining: plain text, spans said again, and lessons: short texts that end with what they asked for.
 
-Each function returns token ids and a mask of the same shape: True where the loss counts.
+A batch is token ids and a mask of the same shape: True where the loss counts. `passages` are lines of the text.
 """
 
 import re
@@ -74,26 +74,50 @@ FORMS = ('{}: "{}"', '{}: "{}"', '"{}": "{}"', "{} = {}", "({}) {}")
 SYLLABLES = """ka lo mi ren tas vel dor ash bri chen du el fa gor hu ith jo kel lun mar nov or pra qui ros sel tor ul
     van wex yor zan é ö ñ ü á""".split()
 DOMAINS = ("com", "org", "net", "co.uk", "de", "io", "fr", "edu", "pl")
+LETTERS = r"[^\W\d_]{2,}"
+BETWEEN = "and of in for with from to on at de la sur".split()  # inside a name or a phrase that is one
 
 
-def made_up_word(rng):
-    return "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(1, 3)))
+def some_words(passages, rng, most):
+    """One to `most` words that stand together in a passage, without the punctuation around them."""
+    words = _said(passages, rng).split() or ["it"]
+    begin = rng.randrange(len(words))
+    return " ".join(words[begin : begin + rng.randint(1, most)]).strip(" .,!?;:\"'()") or "it"
 
 
-def made_up_entity(rng):
-    """A number, an address or a name that no corpus holds, so that nothing but copying can repeat it."""
+def _said(passages, rng):
+    """A passage without the name of who says it."""
+    name, _, said = rng.choice(passages).partition(": ")
+    return said.strip() or name
+
+
+def made_up_word(passages, rng):
+    """Syllables, or the beginning of one word of the text and the end of another."""
+    if rng.random() < 0.4:
+        return "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(1, 3)))
+    begin, end = (rng.choice(re.findall(LETTERS, _said(passages, rng)) or SYLLABLES) for _ in range(2))
+    return begin[: rng.randint(1, 5)] + end[rng.randrange(len(end)) :].lower()
+
+
+def made_up_entity(passages, rng):
+    """A number, an address or a name that no text holds, so that nothing but copying can repeat it; or two such, or
+    pieces of text, with a word between them that often ends a phrase, but not here."""
     kind = rng.random()
-    if kind < 0.35:
-        form = rng.choice(("{}", "{}", "{}.{}", "{},{}", "{} + {}", "{} x {}"))
+    if kind < 0.2:
+        form = rng.choice(("{}", "{}", "{}.{}", "{},{}", "{} + {}", "{} x {}", "({} - {})", "{} * {}"))
         return form.format(*(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(2)))
-    if kind < 0.6:
+    if kind < 0.4:
         joint, number = rng.choice(("", ".", "_", "-", "+")), rng.choice(("", str(rng.randrange(100))))
-        host = made_up_word(rng) + rng.choice(("", f"-{made_up_word(rng)}"))
-        return f"{made_up_word(rng)}{joint}{made_up_word(rng)}{number}@{host}.{rng.choice(DOMAINS)}"
-    words = [made_up_word(rng) for _ in range(rng.randint(1, 3))]
-    if rng.random() < 0.7:
-        words = [word.capitalize() for word in words]
-    return rng.choice((" ", " ", " ", "-")).join(words)
+        person, other, host, company = (made_up_word(passages, rng).lower() for _ in range(4))
+        host = rng.choice((host, f"{host}{rng.choice(('', '-', '.'))}{company}"))
+        return f"{person}{joint}{other}{number}@{host}.{rng.choice(DOMAINS)}"
+    if kind < 0.7:
+        words = [made_up_word(passages, rng) for _ in range(rng.randint(1, 3))]
+        if rng.random() < 0.7:
+            words = [word.capitalize() for word in words]
+        return rng.choice((" ", " ", " ", "-", f" {rng.choice(BETWEEN)} ")).join(words)
+    parts = [made_up_word(passages, rng) if rng.random() < 0.3 else some_words(passages, rng, 3) for _ in range(2)]
+    return f" {rng.choice(BETWEEN)} ".join(parts)
 
 
 UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -113,7 +137,7 @@ def in_words(number):
     return f"{in_words(number // size)} {name}" + (f"{joint}{in_words(rest)}" if rest else "")
 
 
-def number_lesson(rng):
+def number_lesson(_, rng):
     """A few numbers in words and again in digits, as cheques have them: text hardly says which is which."""
     numbers = [rng.randrange(rng.choice((21, 101, 101, 10000))) for _ in range(rng.randint(1, 4))]
     form = rng.choice(("{} = {}", "{}: {}", "{} ({})"))
@@ -123,15 +147,16 @@ def number_lesson(rng):
     return form.format(words, ", ".join(map(str, numbers)))
 
 
-# Sums in words and in signs, as schoolbooks have them: so little text hardly says that a product is a multiplication.
+# Sums in words and in signs, as schoolbooks and keyboards have them: so little text hardly says that a product is a
+# multiplication.
 SUMS = (
-    ("{a} + {b}", "{a} plus {b}", "{a} and {b} together", "the sum of {a} and {b}", "add {a} and {b}",
+    ("{a} + {b}", "{a}+{b}", "{a} plus {b}", "{a} and {b} together", "the sum of {a} and {b}", "add {a} and {b}",
      "{a} increased by {b}", "{a}, and {b} more"),
-    ("{a} - {b}", "{a} minus {b}", "{a} less {b}", "the difference of {a} and {b}", "subtract {b} from {a}",
+    ("{a} - {b}", "{a}-{b}", "{a} minus {b}", "{a} less {b}", "the difference of {a} and {b}", "subtract {b} from {a}",
      "{a} reduced by {b}", "take {b} from {a}", "take {b} away from {a}", "{b} less than {a}", "of {a}, {b} are gone"),
-    ("{a} x {b}", "{a} times {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "multiply {a} by {b}",
-     "multiply {a} and {b}", "{a} groups of {b}"),
-    ("{a} : {b}", "{a} divided by {b}", "{a} over {b}", "the quotient of {a} and {b}", "divide {a} by {b}",
+    ("{a} x {b}", "{a}x{b}", "{a} times {b}", "{a} multiplied by {b}", "the product of {a} and {b}",
+     "multiply {a} by {b}", "multiply {a} and {b}", "{a} groups of {b}"),
+    ("{a} : {b}", "{a}/{b}", "{a} divided by {b}", "{a} over {b}", "the quotient of {a} and {b}", "divide {a} by {b}",
      "divide {a} among {b}", "share {a} between {b}", "split {a} into {b} parts", "one of {b} equal parts of {a}"),
     ("{a} ^ {b}", "{a} to the power of {b}", "the power {b} of {a}", "raise {a} to the {b}"),
     ("{a} x 2", "twice {a}", "double {a}", "two times {a}"),
@@ -140,12 +165,16 @@ SUMS = (
     ("√{a}", "the square root of {a}", "the root of {a}"),
     ("{a}% of {b}", "{a} percent of {b}", "{a} per cent of {b}", "{a} hundredths of {b}"),
 )  # fmt: skip
-SIGNS = [str.maketrans("+-x:^", signs) for signs in ("+−×÷^", "+-x:^", "+–·/^")]  # each book has its own
+KEYBOARD = str.maketrans({"x": "*", ":": "/", "^": "**", "²": " ** 2"}), str.maketrans({"x": "*", ":": "/"})
+SIGNS = (*KEYBOARD, *(str.maketrans("+-x:^", signs) for signs in ("+−×÷^", "+-x:^", "+–·/^")))  # each book has its own
 
 
-def sum_lesson(rng):
-    """One to four sums, each said in words and written in signs; said, one number in five is in words too."""
-    form, signs, lines = rng.choice(("{}: {}", "{}: {}", "{} = {}", "{} ({})")), rng.choice(SIGNS), []
+def sum_lesson(passages, rng):
+    """One to four sums, each said in words and written in signs; said, one number in five is in words too.
+
+    Half of the sayings stand among the first and last words of passages, as sums do in speech.
+    """
+    form, signs, lines = rng.choice(FORMS), rng.choice(SIGNS), []
     for _ in range(rng.randint(1, 4)):
         formula, *sayings = rng.choice(SUMS[: rng.choice((4, len(SUMS)))])  # the first four more often
         numbers = {name: rng.randrange(10 ** rng.randint(1, 4)) for name in "ab"}
@@ -156,21 +185,27 @@ def sum_lesson(rng):
         if formula in (SUMS[0][0], SUMS[1][0]) and rng.random() < 0.3:
             number, (sign, word) = rng.randrange(1, 100), rng.choice((("x", "times"), (":", "divided by")))
             said, written = f"{said}, all of it {word} {number}", f"({written}) {sign} {number}"
+        if rng.random() < 0.5:
+            before, after = (_said(passages, rng).split() for _ in range(2))
+            said = " ".join([*before[: rng.randint(0, 3)], said, *after[len(after) - rng.randint(0, 3) :]])
+        elif rng.random() < 0.5:
+            said = said[0].upper() + said[1:]
         lines.append(form.format(said, written.translate(signs)))
     return "\n".join(lines)
 
 
-def recall_lesson(passage, rng):
-    """The passage, half of its asked-for spans replaced by made-up ones, and what followed one to three words.
+def recall_lesson(passages, rng):
+    """A passage, most of its asked-for spans replaced by made-up ones, and what followed one to three words.
 
-    None for a passage in which no cue is followed by a span.
+    None where no cue is followed by a span.
     """
+    passage = rng.choice(passages)
     found = list(rng.choice(SPANS).finditer(passage))
     rng.shuffle(found)
     text, end, answers = "", 0, []
     for match in sorted(found[: rng.randint(1, 3)], key=lambda match: match.start()):
         if match.start() >= end:
-            span = match[2] if rng.random() < 0.5 else made_up_entity(rng)
+            span = match[2] if rng.random() < 0.4 else made_up_entity(passages, rng)
             text += passage[end : match.start(2)] + span
             end = match.end(2)
             answers.append((match[1], span))
@@ -181,13 +216,52 @@ def recall_lesson(passage, rng):
     return f"{(text + passage[end:]).rstrip()}\n" + rng.choice(("\n", "; ")).join(form.format(*a) for a in answers)
 
 
-def recall_batch(passages, tokenizer, rows, window, rng):
-    """Recall lessons, one in ten of numbers and one of sums instead, each ended by the end-of-text token."""
+def blank_lesson(passages, rng):
+    """A passage with blanks, the same without, and what fills them: where a span ends is where the rest goes on."""
+    words, blank, at = _said(passages, rng).split(" "), rng.choice(("...", "___", "[]")), 0
+    blanked, text, fillings = [], [], []
+    while at < len(words):
+        length = rng.randint(1, 6)
+        if rng.random() < 0.15 and len(fillings) < 3:
+            span = " ".join(words[at : at + length])
+            kept = span.rstrip(".,!?;:")
+            filling = kept if kept and rng.random() < 0.4 else made_up_entity(passages, rng)
+            blanked.append(blank + span[len(kept) :])
+            text.append(filling + span[len(kept) :])
+            fillings.append(filling)
+            at += length
+        else:
+            blanked.append(words[at])
+            text.append(words[at])
+            at += 1
+    if not fillings:
+        return None
+    form = rng.choice(('"{}"', "{}", "{}"))
+    return "\n".join((" ".join(blanked), " ".join(text), "; ".join(map(form.format, fillings))))
+
+
+FIELD_NAMES = "1234", "abcd", ("first", "second", "third", "fourth")
+
+
+def fields_lesson(passages, rng):
+    """Some fields in a row, as in tables and headings, and one or two of them again."""
+    fields = [made_up_entity(passages, rng) if rng.random() < 0.6 else some_words(passages, rng, 6)
+              for _ in range(rng.randint(2, 4))]  # fmt: skip
+    names, form = rng.choice(FIELD_NAMES), rng.choice(FORMS)
+    asked = rng.sample(range(len(fields)), rng.randint(1, 2))
+    row = rng.choice((" - ", ": ", ", ", " | ", "; ", " / ", ". ", "? ")).join(fields) + rng.choice(("", "", ".", "?"))
+    return f"{row}\n" + rng.choice(("\n", "; ")).join(form.format(names[i], fields[i]) for i in asked)
+
+
+LESSONS = {recall_lesson: 10, blank_lesson: 4, fields_lesson: 3, number_lesson: 2, sum_lesson: 5}  # and their shares
+
+
+def lesson_batch(passages, tokenizer, rows, window, rng):
+    """Lessons of all kinds, each ended by the end-of-text token."""
     ids = []
     while len(ids) < rows * window:
-        chosen = rng.choices(passages, k=rows * window // 50)
-        other = rng.choices((None, number_lesson, sum_lesson), (8, 1, 1), k=len(chosen))
-        lessons = [make(rng) if make else recall_lesson(text, rng) for make, text in zip(other, chosen, strict=True)]
+        makers = rng.choices(list(LESSONS), list(LESSONS.values()), k=rows * window // 50)
+        lessons = [make(passages, rng) for make in makers]
         encoded = tokenizer.backend_tokenizer.encode_batch([lesson for lesson in lessons if lesson])
         ids += [token for lesson in encoded for token in (*lesson.ids, tokenizer.eos_token_id)]
     batch = torch.tensor(ids[: rows * window]).view(rows, window)

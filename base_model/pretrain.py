@@ -35,7 +35,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from corpus import DIALOGUE, VOCABULARY, choose, read_documents, token_stream, train_tokenizer
-from lessons import copy_batch, random_span, recall_batch, text_batch
+from lessons import copy_batch, lesson_batch, random_span, text_batch
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -179,9 +179,9 @@ class Lessons:
         rows = self.tokens // window
         if step % (4 if self.phase == "mix" else 8) == 3:
             return copy_batch(self.stream, rows, window, rng, longest=rng.choice((12, 30, 60)))
-        if self.phase == "mix" or step % 2:
+        if self.phase == "mix" or step % 4 == 1:
             return text_batch(self.stream, rows, window, rng)
-        return recall_batch(self.passages, self.tokenizer, rows, window, rng)
+        return lesson_batch(self.passages, self.tokenizer, rows, window, rng)
 
 
 def pretrain(options):

@@ -27,7 +27,7 @@ def test_every_token_that_counts_in_a_copy_batch_stands_earlier_after_the_same_t
 def test_a_recall_lesson_asks_for_what_stands_in_its_passage():
     rng, seen = random.Random(0), set()
     for _ in range(200):
-        passage, _, answers = lessons.recall_lesson(PASSAGE, rng).partition("\n")
+        passage, _, answers = lessons.recall_lesson([PASSAGE], rng).partition("\n")
         for answer in answers.replace("; ", "\n").splitlines():
             cue, span = answer.split(" ", 1)
             cue, span = cue.strip('":()'), span.removeprefix("= ").strip('"')
@@ -38,19 +38,42 @@ def test_a_recall_lesson_asks_for_what_stands_in_its_passage():
 
 
 def test_a_passage_without_a_cue_gives_no_lesson():
-    assert lessons.recall_lesson("Thanks!", random.Random(0)) is None
+    assert lessons.recall_lesson(["Thanks!"], random.Random(0)) is None
 
 
-def test_recall_batches_are_full(tokenizer):
-    batch, mask = lessons.recall_batch([PASSAGE, "Hello."], tokenizer, 4, 64, random.Random(0))
+def test_what_fills_the_blanks_of_a_passage_makes_it_whole():
+    rng, several = random.Random(0), 0
+    for _ in range(200):
+        lesson = lessons.blank_lesson([PASSAGE], rng)
+        if lesson:
+            blanked, text, fillings = lesson.split("\n")
+            pieces = re.split(r"\.\.\.|___|\[\]", blanked)
+            fillings = [filling.strip('"') for filling in fillings.split("; ")]
+            assert "".join(a + b for a, b in zip(pieces, [*fillings, ""], strict=True)) == text
+            several += len(fillings) > 1
+    assert several
+
+
+def test_a_field_that_is_asked_for_stands_in_its_place():
+    rng = random.Random(0)
+    for _ in range(200):
+        row, _, answers = lessons.fields_lesson([PASSAGE], rng).partition("\n")
+        for answer in answers.replace("; ", "\n").splitlines():
+            name, field = re.fullmatch(r'["(]?(\w+)[")]?(?::| =|) "?(.*?)"?', answer).groups()
+            place = next(names.index(name) for names in lessons.FIELD_NAMES if name in names)
+            assert (row.find(field) == 0) if place == 0 else (row.find(field, 1) > 0), (row, answer)
+
+
+def test_lesson_batches_are_full(tokenizer):
+    batch, mask = lessons.lesson_batch([PASSAGE, "Hello.", "  : "], tokenizer, 4, 64, random.Random(0))
     assert batch.shape == mask.shape == (4, 64)
     assert (batch == tokenizer.eos_token_id).any()
 
 
 def test_a_sum_in_words_and_in_signs_has_the_same_numbers():
     rng, seen = random.Random(0), set()
-    for line in "\n".join(lessons.sum_lesson(rng) for _ in range(100)).splitlines():
-        said, written = re.match(r"(.*?)(?:: | = | \()(.*)", line).groups()
+    for line in "\n".join(lessons.sum_lesson([PASSAGE], rng) for _ in range(100)).splitlines():
+        said, written = re.match(r'["(]?(.*?)(?:"?: "?| = |\) )(.*)', line).groups()
         assert set(re.findall(r"[\d.]*\d", said)) <= set(re.findall(r"[\d.]*\d", written)), line
         seen |= set(re.findall(r"[^\w\s().]", written))
-    assert set("+−×÷·/-√%") <= seen
+    assert set("+−×÷·/-√%*") <= seen
