@@ -27,10 +27,12 @@ import itertools
 import math
 import random
 import time
+from functools import partial
 
 import tools as toolbox
 from playground import artifacts, checking, negatives, parallel, recipe, scoring, tracking
 from playground.artifacts import UserError
+from playground.exchange import Exchange
 
 STAGE = "06_dpo"
 LOGGED = {
@@ -151,6 +153,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=dpo["batch_size"] // at_once,
         learning_rate=dpo["learning_rate"],
+        warmup_steps=dpo["warmup_ratio"],  # below 1, a share of all steps
         beta=dpo["beta"],
         loss_type=["sigmoid", "sft"],  # DPO's loss, and the chosen completion's negative log-likelihood
         loss_weights=[1.0, dpo["nll_weight"]],
@@ -197,7 +200,7 @@ def main():
     from playground import evaluation, generation, memory, models, report
 
     tokenizer, model, base = models.load_start(settings, "03_finetune", paths["tools.json"])
-    train, pool = (generation.leave_out_long(rows, tokenizer, model, settings) for rows in (train, pool))
+    fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, recipe=settings)
 
     told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
     inputs = [*paths.values(), *artifacts.requests_file(settings["output_dir"]), sft_manifest]
@@ -208,8 +211,10 @@ def main():
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
-            dpo = settings["dpo"]
-            records, requests = train[: dpo["requests"]], pool[: dpo["unlabelled"]]
+            dpo, rng = settings["dpo"], random.Random(settings["seed"])
+            exchange = Exchange(train, settings["sft"]["exchange_arguments"], settings["sft"]["exchange_words"])
+            records = fitting([exchange(record, rng) for record in train[: dpo["requests"]]])
+            requests = fitting(pool)[: dpo["unlabelled"]]
             print(f"Sampling {dpo['samples']} answers each: {len(records)} labelled, {len(requests)} other requests.")
             checker = checking.Checker(train, tools)
             pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)

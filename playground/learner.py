@@ -9,6 +9,8 @@ from collections import Counter
 import tools as toolbox
 from playground import checking, generation, models, parallel
 
+PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
+
 
 @dataclasses.dataclass
 class Learner:
@@ -164,6 +166,7 @@ def collate(prompts, completions, pad_token_id, device):
     import torch
 
     width, length = max(map(len, prompts)), max(map(len, completions))
+    width += -(width + length) % PADDED_TO
     ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c))
            for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
     mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (length - len(c))
