@@ -42,7 +42,7 @@ LOGGED = {
     "logps/chosen": "log p(chosen)",
     "logps/rejected": "log p(rejected)",
 }
-MOST_AT_ONCE = 4, 2  # pairs in one forward pass: twice as many sequences; the second for large vocabularies
+MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
 PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
 LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
@@ -126,7 +126,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from playground import memory, models, progress
+    from playground import models, progress
 
     disable_progress_bars()
     dpo = settings["dpo"]
@@ -144,8 +144,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(state.global_step, model)
 
-    most = memory.at_once(tokenizer, *MOST_AT_ONCE)
-    at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), most)
+    at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), MOST_AT_ONCE)
     arguments = DPOConfig(
         output_dir=str(artifact.path),
         seed=settings["seed"],
