@@ -112,7 +112,7 @@ def test_what_is_said_of_the_results_is_so():
 
     for cells in (*test.values(), *wild.values()):
         assert value(cells["constrained"], "schema_validity") == 1
-        assert abs(value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")) < 0.02
+        assert abs(value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")) < 0.04
     assert value(test["sft"]["constrained"], "tool_accuracy") > value(test["sft"]["free"], "tool_accuracy")
     assert value(test["sft"]["free"], "exact_call") > 0.6
     for run in test["sft"]["free"]["failures"]:
