@@ -14,9 +14,11 @@ DIR is any folder of .txt files with a blank line between documents. Four phases
    text alone does not teach it at this size. It is a phase change whose moment varies, so the probe
    decides when the phase is over, not the clock.
 3. *mix*: all of the text, one batch in four of repeats, so that copying stays.
-4. *recall*: sentences of the same text with a question about themselves ("what followed the word `at`?"),
-   half of the answers replaced by made-up names, numbers and addresses. To copying this adds where a
-   copied phrase begins and where it ends. The learning rate falls to zero.
+4. *recall*: lessons (lessons.py) between text and repeats: a sentence with a question about itself
+   ("what followed the word `at`?"), one with blanks and what fills them, rows of fields, numbers and
+   sums; most of what is asked for is made up of pieces of words, or two phrases in one. To copying this
+   adds where a copied phrase begins and where it ends, even at a name that no text has. The learning
+   rate falls to zero.
 
 Two choices make copying cheap for a model this small. Positions are rotary, so "the token before this
 one" is one rotation to learn rather than one lesson for each position. And the tokenizer (corpus.py) gives
