@@ -45,7 +45,7 @@ def card(model, tokenizer, options):
         "no tool call, and nothing made from the tutorial's templates or tests.", "",
         "## How it was made", "",
         "`base_model/pretrain.py`, 1.34 billion tokens in bf16 autocast. It explains itself. These weights were made "
-        "on an H100, in three runs of two, nine and six minutes, and in 25 minutes on 2 cores: the first three phases, "
+        "on an H100, in three runs of two, nine and six minutes, and in 29 minutes on 2 cores: the first three phases, "
         "the mix being 250 steps; with `--start`, 1,440 steps of mix and 12,960 of recall, with more text than now and "
         "fewer kinds of lessons; 6,000 steps of recall, the first half of 12,000; and 1,200 of 8,192 tokens, instead "
         "of 65,536, in which the learning rate fell from 6e-4 to zero. A new run will differ. "
