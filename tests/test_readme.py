@@ -110,11 +110,12 @@ def test_what_is_said_of_the_results_is_so():
     def value(cell, metric):
         return readme.spread(cell[metric])["value"]
 
-    for cells in (*test.values(), *wild.values()):
+    for model, cells in (*test.items(), *wild.items()):
         assert value(cells["constrained"], "schema_validity") == 1
-        assert abs(value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")) < 0.04
+        more = value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")
+        assert abs(more) < (0.05 if model == "base" else 0.02)  # "nearly never right", "hardly one more is exact"
     assert value(test["sft"]["constrained"], "tool_accuracy") > value(test["sft"]["free"], "tool_accuracy")
-    assert value(test["sft"]["free"], "exact_call") > 0.6
+    assert 0.7 < value(test["sft"]["free"], "exact_call") < 0.8  # "one in four is not"
     for run in test["sft"]["free"]["failures"]:
         assert max(run, key=run.get) == "wrong value"
     gains = {
