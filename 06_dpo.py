@@ -5,7 +5,7 @@
     accelerate launch --config_file configs/accelerate/gpus.yaml 06_dpo.py       # see docs/scaling.md
 
 SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers training
-requests several times, with sampling; where an answer is wrong, it is paired with the right one. For requests
+requests, with other arguments, several times, with sampling; a wrong answer is paired with the right one. For requests
 that nobody has labelled (rl.jsonl) a checker ranks the samples instead: a call that is valid, executes and takes
 its arguments from the request is better than one that is not. Checking is cheaper than labelling. DPO then
 raises the probability of the chosen completion over the rejected one, relative to the model it started from
@@ -43,7 +43,6 @@ LOGGED = {
     "logps/rejected": "log p(rejected)",
 }
 MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
-PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
 LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
 
@@ -126,7 +125,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from playground import models, progress
+    from playground import memory, models, progress
 
     disable_progress_bars()
     dpo = settings["dpo"]
@@ -168,7 +167,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         report_to="none",
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        pad_to_multiple_of=math.gcd(PADDED_TO, models.longest(model) or PADDED_TO),  # not beyond its positions
+        pad_to_multiple_of=math.gcd(memory.PADDED_TO, models.longest(model) or 0),  # not beyond its positions
         disable_tqdm=False,
     )
     trainer = EncodedDPOTrainer(

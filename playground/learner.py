@@ -7,9 +7,7 @@ import os
 from collections import Counter
 
 import tools as toolbox
-from playground import checking, generation, models, parallel
-
-PADDED_TO = 16  # tokens: with fewer different sizes, memory that one step has freed fits the next
+from playground import checking, generation, memory, models, parallel
 
 
 @dataclasses.dataclass
@@ -161,12 +159,14 @@ def compare(answers, tokenizer, agree):
 def collate(prompts, completions, pad_token_id, device):
     """Prompts padded on the left, completions on the right, so that completions share their T columns.
 
+    All columns together are a multiple of `memory.PADDED_TO`.
+
     Returns input_ids and attention_mask (rows, width), completion_ids and completion_mask (rows, T).
     """
     import torch
 
     width, length = max(map(len, prompts)), max(map(len, completions))
-    width += -(width + length) % PADDED_TO
+    width += -(width + length) % memory.PADDED_TO
     ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c))
            for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
     mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (length - len(c))

@@ -7,6 +7,7 @@ import sys
 
 from playground.errors import UserError
 
+PADDED_TO = 16  # tokens to which batches are widened: of fewer sizes, what one step has freed fits the next
 LARGE = 2**15  # tokens in a vocabulary from which on logits are most of the memory of a training step
 
 

@@ -153,6 +153,13 @@ def test_log_probs_of_a_padded_batch_are_those_of_each_row_alone(learned, tokeni
     assert watched["kl"] == pytest.approx(sum(divergences) / 3, abs=1e-3)
 
 
+@pytest.mark.parametrize("length", [1, 12, 13, 14])
+def test_batches_have_few_widths(length):
+    batch = learner.collate([[1, 2], [1, 2, 3]], [[4] * length, [5]], 0, "cpu")
+    assert batch["input_ids"].shape == (2, 16 if length < 14 else 32)
+    assert batch["completion_ids"].shape == (2, length)
+
+
 def test_the_sampled_tokens_are_the_rollouts_and_their_end_is_one_of_them(learned, tokenizer):
     short = settings()
     short["generate"] |= {"max_new_tokens": 8}

@@ -358,6 +358,12 @@ def test_the_pairs_name_their_kind_and_source_and_trl_prints_no_dicts(sequence):
     assert "{" not in done.stdout + done.stderr
 
 
+def test_labelled_requests_are_not_sampled_as_they_were_learned(sequence):
+    learned = {row["prompt"] for row in artifacts.read_jsonl(sequence[0] / "02_create_dataset" / "train.jsonl")}
+    pairs = artifacts.read_jsonl(sequence[0] / "06_dpo" / "pairs.jsonl")
+    assert {pair["prompt"] for pair in pairs if pair["source"] != "sampled, without label"} - learned
+
+
 def test_ppo_logs_what_a_practitioner_watches_and_shows_its_answers(sequence):
     log = artifacts.read_jsonl(sequence[0] / "07_ppo" / "log.jsonl")
     watched = "kl kl_coef approx_kl clipfrac policy_loss value_loss entropy explained_variance response_length"
