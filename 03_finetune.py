@@ -10,6 +10,9 @@ end-of-sequence token is part of the completion, and here it really is: many tut
 to the end-of-sequence token and then mask every padding token in the labels, so their model never learns to
 stop. Labels here are made from lengths, so that cannot happen.
 
+With --set sft.average_from=0.4 the learning rate stays up, and later the model that counts is the mean of the weights
+after each step (stochastic weight averaging, arXiv:1803.05407): what single batches did to it cancels out.
+
 After every epoch the model answers the validation requests for real (greedy, free), and the checkpoint with
 the most exact calls is kept: a lower loss is not the same as more right calls. Killed and started again, the
 stage goes on from its last epoch.
@@ -68,8 +71,11 @@ def completion_loss(model, inputs, tokens=None):
 
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
-    """TRL's SFTTrainer with the loss above; after_epoch(epoch, model) is called when one is done."""
+    """TRL's SFTTrainer with the loss above; after each epoch it calls after_epoch(epoch, model), from
+    sft.average_from of the steps on with the average, which the trainer's checkpoints keep too."""
+    import torch
     from datasets import Dataset
+    from torch.optim.swa_utils import AveragedModel
     from transformers import DataCollatorForSeq2Seq, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
@@ -96,8 +102,26 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
             with models.half_precision(self.args.device.type):
                 return parallel.size() * completion_loss(model, inputs, num_items_in_batch)  # gradients are averaged
 
-    class AfterEpoch(TrainerCallback):
+    average = AveragedModel(model) if sft["average_from"] < 1 else None  # of no step yet
+
+    class Average(TrainerCallback):
+        def saved(self, state):
+            return artifact.path / f"checkpoint-{state.global_step}" / "average.pt"
+
+        def on_train_begin(self, args, state, control, **_):
+            if average and self.saved(state).exists():
+                average.load_state_dict(torch.load(self.saved(state), weights_only=True))
+
+        def on_step_end(self, args, state, control, model=None, **_):
+            if average and state.global_step > sft["average_from"] * state.max_steps:
+                average.update_parameters(model)
+
         def on_epoch_end(self, args, state, control, model=None, **_):
+            if average and average.n_averaged:
+                model = average.module
+                if parallel.is_main():  # before the trainer's own files, of which the last makes a checkpoint whole
+                    self.saved(state).parent.mkdir(exist_ok=True)
+                    torch.save(average.state_dict(), self.saved(state))
             after_epoch(round(state.epoch), model)
 
     arguments = SFTConfig(
@@ -107,7 +131,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=sft["batch_size"] // at_once,
         learning_rate=sft["learning_rate"],
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="constant_with_warmup" if average else "cosine",
         warmup_steps=sft["warmup_ratio"],  # below 1, a share of all steps
         weight_decay=sft["weight_decay"],
         max_length=None,  # too long records have been left out, and counted
@@ -130,7 +154,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         train_dataset=Dataset.from_list([{**record, **encode(record, tokenizer)} for record in records]),
         processing_class=tokenizer,
         data_collator=collate,
-        callbacks=[AfterEpoch(), tracking.callback(log)],
+        callbacks=[Average(), tracking.callback(log)],
     )
     trainer.model_accepts_loss_kwargs = True  # so that it counts a step's tokens, whatever model this is
     progress.show(trainer, {"loss": "loss"})

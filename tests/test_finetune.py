@@ -2,13 +2,16 @@
 
 import importlib
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import save_random_model
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 import tools as toolbox
-from playground import scoring
+from playground import artifacts, recipe, scoring
 from playground.exchange import Exchange
 
 stage = importlib.import_module("03_finetune")
@@ -123,3 +126,60 @@ def test_a_batch_in_parts_has_the_loss_of_the_whole(base_model, batch):
     assert torch.allclose(sum(parts), whole)
     nothing = {**batch, "labels": torch.full_like(batch["labels"], stage.IGNORE)}
     assert stage.completion_loss(base_model, nothing, tokens) == 0
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def fine_tune(folder, tokenizer, killed_after=None, **changed):
+    """(the weights after each step, the weights validated after each epoch) of four epochs of two steps."""
+    sft = recipe.sft_settings(recipe.load(), "embedded") | {"epochs": 4, "batch_size": 2} | changed
+    steps, epochs = {}, {}
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **_):
+            steps[state.global_step] = weights(model)
+
+        def on_save(self, args, state, control, **_):
+            if state.epoch == killed_after:
+                raise KeyboardInterrupt
+
+    def after_epoch(epoch, model):
+        epochs[epoch] = weights(model)
+
+    model, artifact = AutoModelForCausalLM.from_pretrained(folder / "base"), SimpleNamespace(path=folder / "run")
+    rows = (RECORDS * 2, sft, {"seed": 0}, artifact, after_epoch, lambda *_: None)
+    trainer = stage.build_trainer(model, tokenizer, *rows)
+    trainer.add_callback(Watch())
+    trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
+    return steps, epochs
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    save_random_model(tmp_path / "base", tokenizer, "llama", **sizes)
+    return tmp_path
+
+
+def test_from_a_share_of_the_steps_on_the_mean_of_their_weights_is_validated(folder, tokenizer):
+    steps, epochs = fine_tune(folder, tokenizer, average_from=0.5)
+    assert torch.equal(epochs[1], steps[2]) and torch.equal(epochs[2], steps[4])
+    assert torch.allclose(epochs[3], (steps[5] + steps[6]) / 2)
+    assert torch.allclose(epochs[4], (steps[5] + steps[6] + steps[7] + steps[8]) / 4)
+    assert not torch.allclose(epochs[4], steps[8])
+
+
+def test_an_average_that_was_interrupted_goes_on(folder, tokenizer):
+    _, unbroken = fine_tune(folder, tokenizer, average_from=0.3)
+    (folder / "run").rename(folder / "unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(folder, tokenizer, killed_after=3, average_from=0.3)
+    assert torch.equal(fine_tune(folder, tokenizer, average_from=0.3)[1][4], unbroken[4])
+
+
+def test_without_an_average_the_last_weights_count_and_nothing_is_kept_of_one(folder, tokenizer):
+    steps, epochs = fine_tune(folder, tokenizer, average_from=1)
+    assert all(torch.equal(epochs[epoch], steps[2 * epoch]) for epoch in epochs)
+    assert not list(folder.rglob("average.pt"))
