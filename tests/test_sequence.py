@@ -37,10 +37,10 @@ def run(stage, output_dir, *arguments, model="embedded", status=0):
     return done
 
 
-def run_here(stage, output_dir, *arguments, status=0):
+def run_here(stage, output_dir, *arguments, model="embedded", status=0):
     """As `run`, but in this process, which has imported already what a new one takes seconds for."""
     out, err, before, ended = io.StringIO(), io.StringIO(), (sys.argv, sys.unraisablehook), 0
-    sys.argv = command(stage, output_dir, *arguments)[1:]
+    sys.argv = command(stage, output_dir, *arguments, model=model)[1:]
     try:
         with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             runpy.run_path(sys.argv[0], run_name="__main__")
@@ -291,7 +291,7 @@ def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence, tmp
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, how):
-    run("02_create_dataset", tmp_path)
+    run_here("02_create_dataset", tmp_path)
     with subprocess.Popen(
         command("03_finetune", tmp_path), cwd=ROOT, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
@@ -419,22 +419,23 @@ def test_a_bad_dataset_line_is_named_and_the_last_model_is_kept(sequence, tmp_pa
 def test_the_sequence_runs_on_another_architecture_and_vocabulary(tmp_path, tokenizer):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = save_random_model(tmp_path / "llama", tokenizer, "llama", max_position_embeddings=512, **sizes)
-    run_all(tmp_path / "outputs", model)
+    for stage in STAGES:
+        run_here(stage, tmp_path / "outputs", model=model)
     cells = metrics(tmp_path / "outputs", "08_evaluate")["splits"]["test"]["sft"]
     assert cells["constrained"]["schema_validity"]["value"] == 1.0
 
 
 def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence, tmp_path):
-    run("02_create_dataset", tmp_path)
-    run("03_finetune", tmp_path, "--lora")
+    run_here("02_create_dataset", tmp_path)
+    run_here("03_finetune", tmp_path, "--lora")
     names = {path.name for path in (tmp_path / "03_finetune" / "model").iterdir()}
     assert "adapter_model.safetensors" in names
     assert "model.safetensors" not in names
-    run("04_inference", tmp_path, "--prompt", "Hello!")
-    run("06_dpo", tmp_path)
+    run_here("04_inference", tmp_path, "--prompt", "Hello!")
+    run_here("06_dpo", tmp_path)
     first = artifacts.read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
     assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
-    run("07_ppo", tmp_path, "--set", "ppo.start=06_dpo", "--set", "ppo.value_trunk=own")
+    run_here("07_ppo", tmp_path, "--set", "ppo.start=06_dpo", "--set", "ppo.value_trunk=own")
     assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]
     assert (tmp_path / "07_ppo" / "model" / "model.safetensors").exists()  # whole: the adapters are merged
 
