@@ -71,8 +71,10 @@ def completion_loss(model, inputs, tokens=None):
 
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
-    """TRL's SFTTrainer with the loss above; after each epoch it calls after_epoch(epoch, model), from
-    sft.average_from of the steps on with the average, which the trainer's checkpoints keep too."""
+    """TRL's SFTTrainer with the loss above; after_epoch(epoch, model) is called when one is done.
+
+    The model is the average, where there is one; the trainer's checkpoints keep it too.
+    """
     import torch
     from datasets import Dataset
     from torch.optim.swa_utils import AveragedModel
@@ -110,7 +112,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
 
         def on_train_begin(self, args, state, control, **_):
             if average and self.saved(state).exists():
-                average.load_state_dict(torch.load(self.saved(state), weights_only=True))
+                average.load_state_dict(torch.load(self.saved(state), "cpu", weights_only=True))
 
         def on_step_end(self, args, state, control, model=None, **_):
             if average and state.global_step > sft["average_from"] * state.max_steps:

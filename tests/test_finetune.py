@@ -149,8 +149,8 @@ def fine_tune(folder, tokenizer, killed_after=None, **changed):
         epochs[epoch] = weights(model)
 
     model, artifact = AutoModelForCausalLM.from_pretrained(folder / "base"), SimpleNamespace(path=folder / "run")
-    rows = (RECORDS * 2, sft, {"seed": 0}, artifact, after_epoch, lambda *_: None)
-    trainer = stage.build_trainer(model, tokenizer, *rows)
+    told = (sft, {"seed": 0}, artifact, after_epoch, lambda *_: None)
+    trainer = stage.build_trainer(model, tokenizer, RECORDS * 2, *told)
     trainer.add_callback(Watch())
     trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
     return steps, epochs
