@@ -71,10 +71,7 @@ def completion_loss(model, inputs, tokens=None):
 
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
-    """TRL's SFTTrainer with the loss above; after_epoch(epoch, model) is called when one is done.
-
-    The model is the average, where there is one; the trainer's checkpoints keep it too.
-    """
+    """TRL's SFTTrainer with the loss above; after_epoch(epoch, model or its average) is called when one is done."""
     import torch
     from datasets import Dataset
     from torch.optim.swa_utils import AveragedModel
