@@ -72,10 +72,10 @@ SPANS = (
 )
 FORMS = ('{}: "{}"', '{}: "{}"', '"{}": "{}"', "{} = {}", "({}) {}")
 SYLLABLES = """ka lo mi ren tas vel dor ash bri chen du el fa gor hu ith jo kel lun mar nov or pra qui ros sel tor ul
-    van wex yor zan é ö ñ ü á""".split()
+    van wex yor zan á é í ó ö ü ñ ã å ç ø ß š ž č ę ł ś ğ ı""".split()
 DOMAINS = ("com", "org", "net", "co.uk", "de", "io", "fr", "edu", "pl")
 LETTERS = r"[^\W\d_]{2,}"
-BETWEEN = "and of in for with from to on at de la sur".split()  # inside a name or a phrase that is one
+BETWEEN = "and of in for with from to on at de la sur upon du von las".split()  # inside a name or a phrase that is one
 
 
 def some_words(passages, rng, most):
@@ -85,9 +85,25 @@ def some_words(passages, rng, most):
     return " ".join(words[begin : begin + rng.randint(1, most)]).strip(" .,!?;:\"'()") or "it"
 
 
+def _passage(passages, rng):
+    """A passage, one in three with a misspelt word."""
+    words = rng.choice(passages).split(" ")
+    at = rng.randrange(len(words))
+    if rng.random() < 1 / 3 and re.fullmatch(LETTERS, words[at]):
+        words[at] = misspelt(words[at], rng)
+    return " ".join(words)
+
+
+def misspelt(word, rng):
+    """A word of two letters or more, two of them exchanged, or one left out or said twice."""
+    at = rng.randrange(len(word) - 1)
+    one, other = word[at : at + 2]
+    return word[:at] + rng.choice((other + one, other, one + one + other)) + word[at + 2 :]
+
+
 def _said(passages, rng):
     """A passage without the name of who says it."""
-    name, _, said = rng.choice(passages).partition(": ")
+    name, _, said = _passage(passages, rng).partition(": ")
     return said.strip() or name
 
 
@@ -99,25 +115,45 @@ def made_up_word(passages, rng):
     return begin[: rng.randint(1, 5)] + end[rng.randrange(len(end)) :].lower()
 
 
-def made_up_entity(passages, rng):
-    """A number, an address or a name that no text holds, so that nothing but copying can repeat it; or two such, or
-    pieces of text, with a word between them that often ends a phrase, but not here."""
-    kind = rng.random()
-    if kind < 0.2:
-        form = rng.choice(("{}", "{}", "{}.{}", "{},{}", "{} + {}", "{} x {}", "({} - {})", "{} * {}"))
-        return form.format(*(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(2)))
-    if kind < 0.4:
-        joint, number = rng.choice(("", ".", "_", "-", "+")), rng.choice(("", str(rng.randrange(100))))
-        person, other, host, company = (made_up_word(passages, rng).lower() for _ in range(4))
-        host = rng.choice((host, f"{host}{rng.choice(('', '-', '.'))}{company}"))
-        return f"{person}{joint}{other}{number}@{host}.{rng.choice(DOMAINS)}"
-    if kind < 0.7:
-        words = [made_up_word(passages, rng) for _ in range(rng.randint(1, 3))]
-        if rng.random() < 0.7:
-            words = [word.capitalize() for word in words]
-        return rng.choice((" ", " ", " ", "-", f" {rng.choice(BETWEEN)} ")).join(words)
+def made_up_number(_, rng):
+    """One or two numbers, as they stand in prices and sums; one in five has few digits that come again and again."""
+    form = rng.choice(("{}", "{}", "{}.{}", "{}.{}", "{},{}", "{} + {}", "{} x {}", "({} - {})", "{} * {}"))
+    digits = "".join(rng.sample("0123456789", 2)) if rng.random() < 0.2 else "0123456789"
+    return form.format(*("".join(rng.choices(digits, k=rng.choice((1, 2, 3, 4, 6)))) for _ in range(2)))
+
+
+def made_up_address(passages, rng):
+    """An e-mail address."""
+    joint, number = rng.choice(("", ".", "_", "-", "+")), rng.choice(("", str(rng.randrange(100))))
+    person, other, host, company = (made_up_word(passages, rng).lower() for _ in range(4))
+    host = rng.choice((host, f"{host}{rng.choice(('', '-', '.'))}{company}"))
+    return f"{person}{joint}{other}{number}@{host}.{rng.choice(DOMAINS)}"
+
+
+def made_up_name(passages, rng):
+    """One to three words that no text holds, most often capitalized, now and then one of them twice."""
+    words = [made_up_word(passages, rng) for _ in range(rng.randint(1, 3))]
+    if rng.random() < 0.7:
+        words = [word.capitalize() for word in words]
+    name = words[0]
+    for word in words[1:]:
+        name += rng.choice((" ", " ", " ", " ", "-", f" {rng.choice(BETWEEN)} ")) + word
+    return f"{name} {words[-1]}" if rng.random() < 0.05 else name
+
+
+def made_up_phrase(passages, rng):
+    """Two pieces of text or made-up words, with a word between them that often ends a phrase, but not here."""
     parts = [made_up_word(passages, rng) if rng.random() < 0.3 else some_words(passages, rng, 3) for _ in range(2)]
     return f" {rng.choice(BETWEEN)} ".join(parts)
+
+
+ENTITIES = {made_up_number: 2, made_up_address: 2, made_up_name: 3, made_up_phrase: 3}  # and their shares
+
+
+def made_up_entity(passages, rng):
+    """What no text holds, so that nothing but copying can repeat it."""
+    (make,) = rng.choices(list(ENTITIES), list(ENTITIES.values()))
+    return make(passages, rng)
 
 
 UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -169,6 +205,25 @@ KEYBOARD = str.maketrans({"x": "*", ":": "/", "^": "**", "²": " ** 2"}), str.ma
 SIGNS = (*KEYBOARD, *(str.maketrans("+-x:^", signs) for signs in ("+−×÷^", "+-x:^", "+–·/^")))  # each book has its own
 
 
+OPERATORS = {"+": "plus", "-": "minus", "x": "times", ":": "divided by"}
+
+
+def chain(rng):
+    """Three or four numbers with signs between them, most often two of them in brackets: said, and written."""
+    numbers = [str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(rng.randint(3, 4))]
+    numbers = [f"{number}.{rng.randrange(100)}" if rng.random() < 0.1 else number for number in numbers]
+    signs = rng.choices(list(OPERATORS), k=len(numbers) - 1)
+    if rng.random() < 0.6:
+        at = rng.randrange(len(signs))
+        numbers[at], numbers[at + 1] = f"({numbers[at]}", f"{numbers[at + 1]})"
+    between = [OPERATORS[sign] for sign in signs] if rng.random() < 0.4 else signs
+    said, written = (
+        numbers[0] + "".join(f" {sign} {number}" for sign, number in zip(row, numbers[1:], strict=True))
+        for row in (between, signs)
+    )
+    return (said.replace(" ", "") if between is signs and rng.random() < 0.3 else said), written
+
+
 def sum_lesson(passages, rng):
     """One to four sums, each said in words and written in signs; said, one number in five is in words too.
 
@@ -176,6 +231,9 @@ def sum_lesson(passages, rng):
     """
     form, signs, lines = rng.choice(FORMS), rng.choice(SIGNS), []
     for _ in range(rng.randint(1, 4)):
+        if rng.random() < 0.3:
+            lines.append(form.format(*(said.translate(signs) for said in chain(rng))))
+            continue
         formula, *sayings = rng.choice(SUMS[: rng.choice((4, len(SUMS)))])  # the first four more often
         numbers = {name: rng.randrange(10 ** rng.randint(1, 4)) for name in "ab"}
         spoken = {name: in_words(number) if rng.random() < 0.2 else number for name, number in numbers.items()}
@@ -199,7 +257,7 @@ def recall_lesson(passages, rng):
 
     None where no cue is followed by a span.
     """
-    passage = rng.choice(passages)
+    passage = _passage(passages, rng)
     found = list(rng.choice(SPANS).finditer(passage))
     rng.shuffle(found)
     text, end, answers = "", 0, []
@@ -217,7 +275,8 @@ def recall_lesson(passages, rng):
 
 
 def blank_lesson(passages, rng):
-    """A passage with blanks, the same without, and what fills them: where a span ends is where the rest goes on."""
+    """A passage with blanks, the same without, and what fills them: where a span ends is where the rest goes on. Or
+    what fills them first, and then the whole."""
     words, blank, at = _said(passages, rng).split(" "), rng.choice(("...", "___", "[]")), 0
     blanked, text, fillings = [], [], []
     while at < len(words):
@@ -237,7 +296,8 @@ def blank_lesson(passages, rng):
     if not fillings:
         return None
     form = rng.choice(('"{}"', "{}", "{}"))
-    return "\n".join((" ".join(blanked), " ".join(text), "; ".join(map(form.format, fillings))))
+    parts = [" ".join(text), "; ".join(map(form.format, fillings))]
+    return "\n".join((" ".join(blanked), *(parts if rng.random() < 0.5 else parts[::-1])))
 
 
 FIELD_NAMES = "1234", "abcd", ("first", "second", "third", "fourth")
@@ -253,7 +313,29 @@ def fields_lesson(passages, rng):
     return f"{row}\n" + rng.choice(("\n", "; ")).join(form.format(names[i], fields[i]) for i in asked)
 
 
-LESSONS = {recall_lesson: 10, blank_lesson: 4, fields_lesson: 3, number_lesson: 2, sum_lesson: 5}  # and their shares
+KIND_NAMES = {
+    made_up_number: ("number", "figure", "how much", "amount"),
+    made_up_address: ("address", "e-mail", "mail", "reach"),
+    made_up_name: ("name", "who", "where", "called"),
+}
+
+
+def kinds_lesson(passages, rng):
+    """A passage into which things of different kinds were put, between any two words, and some of them by their kind:
+    an address is one wherever it stands, and a name ends where words begin."""
+    words = [word for word in _said(passages, rng).split(" ") if not re.search(r"[\d@]", word)][: rng.randint(3, 20)]
+    entities = {make: make(passages, rng) for make in rng.sample(list(KIND_NAMES), rng.randint(1, len(KIND_NAMES)))}
+    for entity in entities.values():
+        words.insert(rng.randint(0, len(words)), entity)
+    asked = rng.sample(list(entities.items()), rng.randint(1, len(entities)))
+    form = rng.choice(FORMS)
+    answers = (form.format(rng.choice(KIND_NAMES[make]), entity) for make, entity in asked)
+    return " ".join(words) + "\n" + rng.choice(("\n", "; ")).join(answers)
+
+
+LESSONS = {  # and their shares
+    recall_lesson: 10, blank_lesson: 4, fields_lesson: 3, kinds_lesson: 5, number_lesson: 2, sum_lesson: 7,
+}  # fmt: skip
 
 
 def lesson_batch(passages, tokenizer, rows, window, rng):
@@ -261,7 +343,8 @@ def lesson_batch(passages, tokenizer, rows, window, rng):
     ids = []
     while len(ids) < rows * window:
         makers = rng.choices(list(LESSONS), list(LESSONS.values()), k=rows * window // 50)
-        lessons = [make(passages, rng) for make in makers]
+        lessons = (make(passages, rng) for make in makers)
+        lessons = [lesson.lower() if lesson and rng.random() < 0.25 else lesson for lesson in lessons]
         encoded = tokenizer.backend_tokenizer.encode_batch([lesson for lesson in lessons if lesson])
         ids += [token for lesson in encoded for token in (*lesson.ids, tokenizer.eos_token_id)]
     batch = torch.tensor(ids[: rows * window]).view(rows, window)

@@ -1,7 +1,7 @@
-"""Pretrain the embedded base model: a 6-million-parameter Llama that can read, a little, and copy.
+"""Pretrain the embedded base model: a 7-million-parameter Llama that can read, a little, and copy.
 
-    python base_model/pretrain.py --corpus DIR --out DIR      # 90 minutes on 2 cores with AVX512-BF16
-    # 13 minutes on an H100 with 16 cores beside it, which make the lessons
+    python base_model/pretrain.py --corpus DIR --out DIR      # two hours on 2 cores with AVX512-BF16
+    # a quarter of an hour on an H100 with 16 cores beside it, which make the lessons
     python base_model/pretrain.py --corpus DIR --out DIR --tokens 65536 --mix-steps 1700 --recall-steps 13000
     python base_model/card.py --corpus DIR --out DIR          # measures it and writes its model card
 
@@ -15,10 +15,10 @@ DIR is any folder of .txt files with a blank line between documents. Four phases
    decides when the phase is over, not the clock.
 3. *mix*: all of the text, one batch in four of repeats, so that copying stays.
 4. *recall*: lessons (lessons.py) between text and repeats: a sentence with a question about itself
-   ("what followed the word `at`?"), one with blanks and what fills them, rows of fields, numbers and
-   sums; most of what is asked for is made up of pieces of words, or two phrases in one. To copying this
-   adds where a copied phrase begins and where it ends, even at a name that no text has. The learning
-   rate falls to zero.
+   ("what followed the word `at`?", "which address is in it?"), one with blanks and what fills them, rows
+   of fields, numbers and sums; most of what is asked for is made up of pieces of words, or two phrases in
+   one. To copying this adds where a copied phrase begins and where it ends, even at a name that no text
+   has. The learning rate falls to zero.
 
 Two choices make copying cheap for a model this small. Positions are rotary, so "the token before this
 one" is one rotation to learn rather than one lesson for each position. And the tokenizer (corpus.py) gives
@@ -50,12 +50,12 @@ ACCENTED_PLACES = ["Kraków", "Düsseldorf", "Reykjavík", "Trois-Rivières", "C
 ADDRESSES = ["o.brandt@kelp-works.io", "yuki_77@postmill.co.jp", "t.f.moss+news@quarry.ac.uk", "ninafay@zinc.dev"]
 
 
-def build_model(tokenizer):
+def build_model(tokenizer, layers):
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
         intermediate_size=704,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         num_attention_heads=8,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
@@ -63,6 +63,27 @@ def build_model(tokenizer):
         eos_token_id=tokenizer.eos_token_id,
     )
     return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+
+
+def expand(model, layers):
+    """The model with more layers, twice as many at most: block expansion, arXiv:2401.02415.
+
+    At even distances a layer is followed by a copy of itself. What the copies add to the residual stream begins at
+    zero, so that at first the model computes what it did.
+    """
+    old = model.config.num_hidden_layers
+    copied = {round((i + 1) * old / (layers - old)) - 1 for i in range(layers - old)}
+    order = [i for i in range(old) for _ in range(1 + (i in copied))]  # by new layers, the old layer of each
+    config = LlamaConfig.from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
+    larger = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+    larger.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
+    larger.model.norm.load_state_dict(model.model.norm.state_dict())
+    for new, (layer, i) in enumerate(zip(larger.model.layers, order, strict=True)):
+        layer.load_state_dict(model.model.layers[i].state_dict())
+        if order.index(i) < new:
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return larger
 
 
 @torch.no_grad()
@@ -197,9 +218,11 @@ def pretrain(options):
     held_out = token_stream(choose(documents, documents, 1, seed=0), tokenizer)
     passages = [line for text in texts + dialogue_texts for line in text.split("\n") if 25 < len(line) < 300]
     print(f"{len(everything)} tokens of text, {len(dialogue)} of dialogue, {len(passages)} passages", flush=True)
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, options.layers)
     if options.start:
         model = AutoModelForCausalLM.from_pretrained(options.start, dtype=torch.float32, attn_implementation=ATTENTION)
+        if options.layers > model.config.num_hidden_layers:
+            model = expand(model, options.layers)
     model.to(DEVICE)
     compiled = not options.no_compile
     # A GPU is done with these small steps before it has compiled them.
@@ -234,6 +257,7 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", required=True, help="a folder of .txt files, a blank line between documents")
     parser.add_argument("--out", required=True, help="where the weights and the tokenizer go")
     parser.add_argument("--start", metavar="DIR", help="go on from these weights, after the copy phase")
+    parser.add_argument("--layers", type=int, default=8, help="of a new model; an old one with fewer gets more")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--text-steps", type=int, default=400, help=f"steps of {TOKENS} tokens")
     parser.add_argument("--copy-steps", type=int, default=1000, help="at most; the probe ends the phase")

@@ -1,4 +1,4 @@
-"""The pretraining lessons: what is asked for can be found in the text before it."""
+"""Pretraining: what a lesson asks for stands in the text before it, and a larger model begins as the small one."""
 
 import random
 import re
@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "base_model"))
-lessons = __import__("lessons")
+lessons, pretrain = __import__("lessons"), __import__("pretrain")
 
 PASSAGE = "User: I need a table for two people at Sino in San Jose on Monday."
 
@@ -46,8 +46,9 @@ def test_what_fills_the_blanks_of_a_passage_makes_it_whole():
     for _ in range(200):
         lesson = lessons.blank_lesson([PASSAGE], rng)
         if lesson:
-            blanked, text, fillings = lesson.split("\n")
+            blanked, *parts = lesson.split("\n")
             pieces = re.split(r"\.\.\.|___|\[\]", blanked)
+            text, fillings = parts if parts[0].startswith(pieces[0]) and len(parts[0]) > len(parts[1]) else parts[::-1]
             fillings = [filling.strip('"') for filling in fillings.split("; ")]
             assert "".join(a + b for a, b in zip(pieces, [*fillings, ""], strict=True)) == text
             several += len(fillings) > 1
@@ -62,6 +63,31 @@ def test_a_field_that_is_asked_for_stands_in_its_place():
             name, field = re.fullmatch(r'["(]?(\w+)[")]?(?::| =|) "?(.*?)"?', answer).groups()
             place = next(names.index(name) for names in lessons.FIELD_NAMES if name in names)
             assert (row.find(field) == 0) if place == 0 else (row.find(field, 1) > 0), (row, answer)
+
+
+def test_what_is_asked_for_by_its_kind_is_of_that_kind():
+    rng = random.Random(0)
+    marks = {lessons.made_up_address: "@", lessons.made_up_number: r"\d", lessons.made_up_name: r"^[^@\d]+$"}
+    kind_of = {name: kind for kind, names in lessons.KIND_NAMES.items() for name in names}
+    for _ in range(200):
+        passage, _, answers = lessons.kinds_lesson([PASSAGE], rng).partition("\n")
+        for answer in answers.replace("; ", "\n").splitlines():
+            name, entity = re.fullmatch(r'["(]?(.*?)(?:"?: "|\) | = )(.*?)"?', answer).groups()
+            assert entity in passage
+            assert re.search(marks[kind_of[name]], entity), answer
+
+
+def test_a_model_with_more_layers_computes_what_it_did(tokenizer):
+    torch.manual_seed(0)
+    model = pretrain.build_model(tokenizer, 3)
+    larger = pretrain.expand(model, 5)
+    ids = torch.randint(len(tokenizer), (2, 9))
+    torch.testing.assert_close(larger(input_ids=ids).logits, model(input_ids=ids).logits)
+    weights = [layer.mlp.gate_proj.weight for layer in (*model.model.layers, *larger.model.layers)]
+    same = [[i for i in range(3) if torch.equal(weights[i], new)] for new in weights[3:]]
+    assert same == [[0], [1], [1], [2], [2]]
+    larger(input_ids=ids, labels=ids).loss.backward()
+    assert all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in larger.model.layers)  # they can learn
 
 
 def test_lesson_batches_are_full(tokenizer):
