@@ -17,7 +17,8 @@ DPO alone is content when both probabilities fall and the rejected one falls fas
 completion's own negative log-likelihood is added to the loss.
 
 After every epoch the model answers the validation requests, greedily as at the start. The checkpoint with the
-most exact calls is kept; where none has more than the model that training started from, that one is.
+most exact calls is kept, of equals the one with more valid JSON; where none is better than the model that training
+started from, that one is.
 
 Writes outputs/06_dpo/: pairs.jsonl, the model, metrics.json, log.jsonl, dpo.png, manifest.json. Next: 07_ppo.py
 """
@@ -110,6 +111,11 @@ def collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
         pairs.append(pair_of(record, "hard negative", "hard negative", record["completion"], wrong, ids))
     rng.shuffle(pairs)
     return parallel.even(pairs[: dpo["max_pairs"]])  # DPOTrainer needs as many in every process
+
+
+def quality(validation):
+    """By what a checkpoint is better than another."""
+    return validation["exact_call"], validation["format_correctness"]
 
 
 def encode(pair, tokenizer):
@@ -233,7 +239,7 @@ def main():
             validations[:] = [row for row in validations if row["step"] < step]  # killed before the next checkpoint
             validations.append({"step": step, **evaluation.validate(model, **told)})
             track({"validation": validations[-1]}, step)
-            if validations[-1]["exact_call"] > max(row["exact_call"] for row in validations[:-1]):
+            if quality(validations[-1]) > max(map(quality, validations[:-1])):
                 models.save_whole(model, tokenizer, artifact / "model")
             artifacts.write_json(artifact / "validations.json", validations)
 
@@ -245,7 +251,7 @@ def main():
         if not parallel.is_main():
             return
 
-        before, best = validations[0], max(validations, key=lambda row: row["exact_call"])  # the first of equals
+        before, best = validations[0], max(validations, key=quality)  # the first of equals
         tokens = sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
         artifacts.write_json(artifact / "metrics.json", {
             "pairs": dict(kinds),

@@ -60,7 +60,8 @@ class Checker:
             that stand in the expression. An argument that is the whole request, or that holds another argument, is not
             grounded: copying everything must not pay. Nor is a word at either end of an argument that records have
             only around arguments ("Oslo today").
-        explained: share of the request's other words that labelled requests for this kind of call have too.
+        explained: share of the request's other words that labelled requests for this kind of call have too; 0 where
+            these are words that any request may have ("please"), and no sum says that it is one.
         In an answer to a result: the share of its words that stand in the prompt or in labelled answers (0 where it
         is not well formed, at most the share of its claims that are supported), and that of the facts it states.
         """
@@ -82,7 +83,10 @@ class Checker:
         grounded = 1.0 if call["tool"] == "respond" else self._groundedness(call, request)
         left = _words_left(request, call)
         known = [word for word in left if word in self.around[_kind(call)] | self.anywhere and not word[0].isdigit()]
-        return found | {"grounded": grounded, "explained": len(known) / len(left) if left else 1.0}
+        # Where nothing that is left says what is wanted, the call could as well be to another tool.
+        telling = set(known) - self.anywhere or re.search(SYMBOL, request)
+        share = len(known) / len(left) if left else 1.0
+        return found | {"grounded": grounded, "explained": share if telling else 0.0}
 
     def _check_answer(self, call, prompt):
         tool = _calls_made(prompt)[-1]["tool"]

@@ -103,6 +103,11 @@ def test_every_line_quoted_from_a_file_stands_in_it():
         assert code.strip() in (start.strip() for start in starts), path
 
 
+def test_the_mean_of_equal_rates_is_that_rate():
+    for rate in (0.1, 11 / 400, 0.7):
+        assert readme.spread([rate] * 3) == {"value": rate, "low": rate, "high": rate}
+
+
 def test_what_is_said_of_the_results_is_so():
     recorded = artifacts.read_json(readme.RECORDED)
     test, wild = recorded["splits"]["test"], recorded["splits"]["test_wild"]
@@ -115,7 +120,7 @@ def test_what_is_said_of_the_results_is_so():
         more = value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")
         assert abs(more) < (0.05 if model == "base" else 0.02)  # "nearly never right", "hardly one more is exact"
     assert value(test["sft"]["constrained"], "tool_accuracy") > value(test["sft"]["free"], "tool_accuracy")
-    assert 0.7 < value(test["sft"]["free"], "exact_call") < 0.8  # "one in four is not"
+    assert 0.75 < value(test["sft"]["free"], "exact_call") < 0.8  # "one in four or five is not"
     for run in test["sft"]["free"]["failures"]:
         assert max(run, key=run.get) == "wrong value"
     gains = {
@@ -123,12 +128,11 @@ def test_what_is_said_of_the_results_is_so():
                                                             test[name]["free"]["exact_call"], strict=True)]
         for name in ("dpo", "ppo")
     }  # fmt: skip
-    assert gains == {"dpo": [12, 4, 17], "ppo": [10, -1, 13]}
+    assert gains == {"dpo": [6, 1, 0], "ppo": [3, 3, 5]}
     found = recorded["differences"]
-    assert all(found["test"][name]["low"] > 0 for name in gains)
-    assert all(found["test_wild"][name]["low"] <= 0 <= found["test_wild"][name]["high"] for name in gains)
+    assert all(interval["low"] <= 0 <= interval["high"] for split in found.values() for interval in split.values())
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
-    assert 420 <= sum(seconds) <= 480  # "8 to 10 minutes", with the starts of the scripts
+    assert 690 <= sum(seconds) <= 750  # "twelve minutes"
 
 
 def test_the_masks_work_in_generate_as_shown(capsys):
