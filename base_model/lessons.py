@@ -339,7 +339,7 @@ LESSONS = {  # and their shares
 
 
 def lesson_batch(passages, tokenizer, rows, window, rng):
-    """Lessons of all kinds, each ended by the end-of-text token."""
+    """Lessons of all kinds, one in four in lower case, each ended by the end-of-text token."""
     ids = []
     while len(ids) < rows * window:
         makers = rng.choices(list(LESSONS), list(LESSONS.values()), k=rows * window // 50)
