@@ -225,9 +225,9 @@ def chain(rng):
 
 
 def sum_lesson(passages, rng):
-    """One to four sums, each said in words and written in signs; said, one number in five is in words too.
-
-    Half of the sayings stand among the first and last words of passages, as sums do in speech.
+    """One to four sums, each said and written in signs, three in ten of them chains. Of the others, which are said in
+    words, one number in five is in words too, and half of the sayings stand among the first and last words of
+    passages, as sums do in speech.
     """
     form, signs, lines = rng.choice(FORMS), rng.choice(SIGNS), []
     for _ in range(rng.randint(1, 4)):
@@ -241,8 +241,8 @@ def sum_lesson(passages, rng):
             numbers["a"] = spoken["a"] = f"{numbers['a']}.{rng.randrange(100)}"
         said, written = rng.choice(sayings).format(**spoken), formula.format(**numbers)
         if formula in (SUMS[0][0], SUMS[1][0]) and rng.random() < 0.3:
-            number, (sign, word) = rng.randrange(1, 100), rng.choice((("x", "times"), (":", "divided by")))
-            said, written = f"{said}, all of it {word} {number}", f"({written}) {sign} {number}"
+            number, sign = rng.randrange(1, 100), rng.choice("x:")
+            said, written = f"{said}, all of it {OPERATORS[sign]} {number}", f"({written}) {sign} {number}"
         if rng.random() < 0.5:
             before, after = (_said(passages, rng).split() for _ in range(2))
             said = " ".join([*before[: rng.randint(0, 3)], said, *after[len(after) - rng.randint(0, 3) :]])
@@ -250,6 +250,12 @@ def sum_lesson(passages, rng):
             said = said[0].upper() + said[1:]
         lines.append(form.format(said, written.translate(signs)))
     return "\n".join(lines)
+
+
+def _answered(text, answers, rng):
+    """A text, and under it each answer after the name by which it was asked for."""
+    form, between = rng.choice(FORMS), rng.choice(("\n", "; "))
+    return f"{text}\n" + between.join(form.format(*answer) for answer in answers)
 
 
 def recall_lesson(passages, rng):
@@ -270,8 +276,7 @@ def recall_lesson(passages, rng):
     if not answers:
         return None
     rng.shuffle(answers)
-    form = rng.choice(FORMS)
-    return f"{(text + passage[end:]).rstrip()}\n" + rng.choice(("\n", "; ")).join(form.format(*a) for a in answers)
+    return _answered((text + passage[end:]).rstrip(), answers, rng)
 
 
 def blank_lesson(passages, rng):
@@ -307,10 +312,10 @@ def fields_lesson(passages, rng):
     """Some fields in a row, as in tables and headings, and one or two of them again."""
     fields = [made_up_entity(passages, rng) if rng.random() < 0.6 else some_words(passages, rng, 6)
               for _ in range(rng.randint(2, 4))]  # fmt: skip
-    names, form = rng.choice(FIELD_NAMES), rng.choice(FORMS)
+    names = rng.choice(FIELD_NAMES)
     asked = rng.sample(range(len(fields)), rng.randint(1, 2))
     row = rng.choice((" - ", ": ", ", ", " | ", "; ", " / ", ". ", "? ")).join(fields) + rng.choice(("", "", ".", "?"))
-    return f"{row}\n" + rng.choice(("\n", "; ")).join(form.format(names[i], fields[i]) for i in asked)
+    return _answered(row, [(names[i], fields[i]) for i in asked], rng)
 
 
 KIND_NAMES = {
@@ -328,9 +333,7 @@ def kinds_lesson(passages, rng):
     for entity in entities.values():
         words.insert(rng.randint(0, len(words)), entity)
     asked = rng.sample(list(entities.items()), rng.randint(1, len(entities)))
-    form = rng.choice(FORMS)
-    answers = (form.format(rng.choice(KIND_NAMES[make]), entity) for make, entity in asked)
-    return " ".join(words) + "\n" + rng.choice(("\n", "; ")).join(answers)
+    return _answered(" ".join(words), [(rng.choice(KIND_NAMES[make]), entity) for make, entity in asked], rng)
 
 
 LESSONS = {  # and their shares
