@@ -103,3 +103,8 @@ def test_hard_negatives_fill_up_and_are_marked(monkeypatch):
 
 def test_a_record_whose_arguments_all_others_share_has_no_hard_negative():
     assert list(negatives.hard_negatives([RECORD, {**RECORD, "id": "t-2"}], random.Random(0))) == []
+
+
+def test_of_checkpoints_with_as_many_exact_calls_the_one_with_more_valid_json_is_better():
+    rows = [{"exact_call": exact, "format_correctness": valid} for exact, valid in ((0.8, 0.97), (0.8, 0.98), (0.7, 1))]
+    assert max(rows, key=stage.quality) == rows[1]
