@@ -10,8 +10,10 @@ end-of-sequence token is part of the completion, and here it really is: many tut
 to the end-of-sequence token and then mask every padding token in the labels, so their model never learns to
 stop. Labels here are made from lengths, so that cannot happen.
 
-With --set sft.average_from=0.4 the learning rate stays up, and later the model that counts is the mean of the weights
-after each step (stochastic weight averaging, arXiv:1803.05407): what single batches did to it cancels out.
+The embedded model was pretrained with Muon (playground/muon.py), and is fine-tuned with it. Its learning rate stays up,
+and after two fifths of the steps the model that counts is the mean of the weights after each step (stochastic weight
+averaging, arXiv:1803.05407): what single batches did to it cancels out. Other models get AdamW and a rate that falls,
+as the literature has it; --set sft.optimizer=adamw --set sft.average_from=1 shows what that is worth.
 
 After every epoch the model answers the validation requests for real (greedy, free), and the checkpoint with
 the most exact calls is kept: a lower loss is not the same as more right calls. Killed and started again, the
@@ -80,6 +82,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
 
     from playground import models, progress
     from playground.exchange import Exchange
+    from playground.muon import MuonAdamW
 
     # The largest part of a batch that fits and divides it; the parts' gradients are added up.
     at_once = next(n for n in range(sft["micro_batch_size"], 0, -1) if sft["batch_size"] % n == 0)
@@ -147,6 +150,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         ddp_find_unused_parameters=False,
         disable_tqdm=False,
     )
+    muon = MuonAdamW(model, sft["learning_rate"], sft["weight_decay"]) if sft["optimizer"] == "muon" else None
     trainer = CompletionTrainer(
         model=model,
         args=arguments,
@@ -154,6 +158,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         processing_class=tokenizer,
         data_collator=collate,
         callbacks=[Average(), tracking.callback(log)],
+        optimizers=(muon, None),
     )
     trainer.model_accepts_loss_kwargs = True  # so that it counts a step's tokens, whatever model this is
     progress.show(trainer, {"loss": "loss"})
@@ -185,12 +190,8 @@ def main():
     print(f"Fine-tuning {base['name']} on {len(records)} records, on {model.device}: {sft['epochs']:g} epochs,")
     print(f"batches of {sft['batch_size']}, learning rate {sft['learning_rate']}.")
 
-    told = {
-        "tokenizer": tokenizer,
-        "records": validation[: sft["validation_requests"]],
-        "tools": tools,
-        "settings": settings,
-    }
+    asked = validation[: sft["validation_requests"]]
+    told = {"tokenizer": tokenizer, "records": asked, "tools": tools, "settings": settings}
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,

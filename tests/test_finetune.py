@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 import tools as toolbox
 from playground import artifacts, recipe, scoring
 from playground.exchange import Exchange
+from playground.muon import MuonAdamW
 
 stage = importlib.import_module("03_finetune")
 RECORDS = [
@@ -156,10 +158,15 @@ def fine_tune(folder, tokenizer, killed_after=None, **changed):
     return steps, epochs
 
 
+SMALL = {
+    "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2},
+    "llama": {"hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2},
+}
+
+
 @pytest.fixture
 def folder(tmp_path, tokenizer):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    save_random_model(tmp_path / "base", tokenizer, "llama", **sizes)
+    save_random_model(tmp_path / "base", tokenizer, "llama", **SMALL["llama"])
     return tmp_path
 
 
@@ -171,15 +178,44 @@ def test_from_a_share_of_the_steps_on_the_mean_of_their_weights_is_validated(fol
     assert not torch.allclose(epochs[4], steps[8])
 
 
-def test_an_average_that_was_interrupted_goes_on(folder, tokenizer):
-    _, unbroken = fine_tune(folder, tokenizer, average_from=0.3)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_average_that_was_interrupted_goes_on(folder, tokenizer, optimizer):
+    changed = {"average_from": 0.3, "optimizer": optimizer}
+    _, unbroken = fine_tune(folder, tokenizer, **changed)
     (folder / "run").rename(folder / "unbroken")
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(folder, tokenizer, killed_after=3, average_from=0.3)
-    assert torch.equal(fine_tune(folder, tokenizer, average_from=0.3)[1][4], unbroken[4])
+        fine_tune(folder, tokenizer, killed_after=3, **changed)
+    assert torch.equal(fine_tune(folder, tokenizer, **changed)[1][4], unbroken[4])
 
 
 def test_without_an_average_the_last_weights_count_and_nothing_is_kept_of_one(folder, tokenizer):
     steps, epochs = fine_tune(folder, tokenizer, average_from=1)
     assert all(torch.equal(epochs[epoch], steps[2 * epoch]) for epoch in epochs)
     assert not list(folder.rglob("average.pt"))
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_muon_takes_the_matrices_inside_and_adamw_the_rest(tmp_path, tokenizer, architecture):
+    folder = save_random_model(tmp_path, tokenizer, architecture, **SMALL[architecture])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    inside, outside = MuonAdamW(model, 0.1, 0.0).parts
+    matrices = {names[id(parameter)] for parameter in inside.param_groups[0]["params"]}
+    rest = {names[id(parameter)] for parameter in outside.param_groups[0]["params"]}
+    assert matrices | rest == set(names.values()) and not matrices & rest
+    assert matrices == {name for name in names.values() if re.search(r"(attn|mlp)\..*weight", name)}
+
+
+def test_muon_steps_by_an_orthogonal_matrix_of_adamws_size_and_adamw_by_signs(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    matrix, embedding = model.model.layers[0].mlp.up_proj.weight, model.model.embed_tokens.weight
+    before = matrix.detach().clone(), embedding.detach().clone()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    MuonAdamW(model, lr=0.01, weight_decay=0.0).step()
+    step = (before[0] - matrix.detach()) / 0.01
+    # Five Newton-Schulz iterations bring the singular values near 1; 0.2 sqrt(longer side) is the scale to AdamW's.
+    values = torch.linalg.svdvals(step) / (0.2 * max(matrix.shape) ** 0.5)
+    assert 0.6 < values.min() and values.max() < 1.3
+    assert torch.allclose(before[1] - embedding.detach(), 0.01 * embedding.grad.sign(), atol=1e-4)
