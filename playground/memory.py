@@ -22,7 +22,7 @@ def peak_mb():
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, kilobytes elsewhere
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # in bytes there, in KiB elsewhere
 
 
 def at_once(tokenizer, usual, with_large_vocabulary):
