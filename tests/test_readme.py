@@ -120,7 +120,7 @@ def test_what_is_said_of_the_results_is_so():
         more = value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")
         assert abs(more) < (0.05 if model == "base" else 0.02)  # "nearly never right", "hardly one more is exact"
     assert value(test["sft"]["constrained"], "tool_accuracy") > value(test["sft"]["free"], "tool_accuracy")
-    assert 0.75 < value(test["sft"]["free"], "exact_call") < 0.8  # "one in four or five is not"
+    assert 0.78 < value(test["sft"]["free"], "exact_call") < 0.82  # "one in five is not"
     for run in test["sft"]["free"]["failures"]:
         assert max(run, key=run.get) == "wrong value"
     gains = {
@@ -128,11 +128,11 @@ def test_what_is_said_of_the_results_is_so():
                                                             test[name]["free"]["exact_call"], strict=True)]
         for name in ("dpo", "ppo")
     }  # fmt: skip
-    assert gains == {"dpo": [6, 1, 0], "ppo": [3, 3, 5]}
+    assert gains == {"dpo": [0, -1, 0], "ppo": [0, 3, 2]}
     found = recorded["differences"]
     assert all(interval["low"] <= 0 <= interval["high"] for split in found.values() for interval in split.values())
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
-    assert 690 <= sum(seconds) <= 750  # "up to 15 minutes", with the starts of the scripts
+    assert 450 <= sum(seconds) <= 550  # "10 to 15 minutes" with the starts of the scripts, on a slower day too
 
 
 def test_the_masks_work_in_generate_as_shown(capsys):
