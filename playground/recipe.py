@@ -82,7 +82,8 @@ def load(config=None, overrides=()):
 def sft_settings(recipe, base_kind):
     """Section sft with what is null filled in for the kind of base model."""
     sft = copy.deepcopy(recipe["sft"])
-    defaults = sft.pop("by_model")["embedded" if base_kind == "embedded" else "any"]
+    embedded = "embedded_lora" if recipe["model"]["use_lora"] else "embedded"
+    defaults = sft.pop("by_model")[embedded if base_kind == "embedded" else "any"]
     return {**sft, **{key: value for key, value in defaults.items() if sft[key] is None}}
 
 

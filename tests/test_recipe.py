@@ -66,6 +66,9 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
     assert recipe.sft_settings(loaded, "embedded")["learning_rate"] == by_model["embedded"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["epochs"] == 1
+    loaded["model"]["use_lora"] = True
+    assert recipe.sft_settings(loaded, "embedded")["optimizer"] == by_model["embedded_lora"]["optimizer"] == "adamw"
+    assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
 
 
 @pytest.mark.parametrize(
