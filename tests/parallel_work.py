@@ -128,7 +128,8 @@ def fine_tuning_curve(folder, micro_batch_size=8):
     models.has_bf16 = lambda: False
     tokenizer, model = small_model(folder)
     settings = settings_for(folder)
-    sft = settings["sft"] | {"learning_rate": 1e-3, "batch_size": 8, "epochs": 4, "micro_batch_size": micro_batch_size}
+    sizes = {"batch_size": 8, "epochs": 4, "micro_batch_size": micro_batch_size}
+    sft = recipe.sft_settings(settings, "hub") | {"learning_rate": 1e-3} | sizes
     read, share = [], parallel.share
 
     def spied(items):
