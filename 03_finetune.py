@@ -22,6 +22,7 @@ stage goes on from its last epoch.
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """
 
+import os
 import random
 import time
 
@@ -172,11 +173,12 @@ def main():
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
-
     from playground import evaluation, memory, models, report
 
     base = models.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])
+    if sft["optimizer"] == "muon" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UserError("Muon needs whole matrices, and FSDP shares them out: add --set sft.optimizer=adamw.")
     tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
     lengths = [len(encode(record, tokenizer)["input_ids"]) for record in train]
     max_length = sft["max_length"] = min(sft["max_length"], models.longest(model) or sft["max_length"])

@@ -440,6 +440,14 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     assert (tmp_path / "07_ppo" / "model" / "model.safetensors").exists()  # whole: the adapters are merged
 
 
+def test_muon_refuses_matrices_that_processes_share_out(tmp_path, monkeypatch):
+    run_here("02_create_dataset", tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    failed = run_here("03_finetune", tmp_path, status=2)
+    assert failed.stderr.endswith("FSDP shares them out: add --set sft.optimizer=adamw.\n")
+    assert not (tmp_path / "03_finetune.partial").exists()
+
+
 @pytest.mark.slow
 def test_the_sequence_runs_on_distilgpt2s_shape(tmp_path, gpt2_tokenizer):
     """82 M parameters with random weights: it works, it is just not clever."""
