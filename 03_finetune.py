@@ -13,7 +13,7 @@ stop. Labels here are made from lengths, so that cannot happen.
 The embedded model was pretrained with Muon (playground/muon.py), and is fine-tuned with it. Its learning rate stays up,
 and after two fifths of the steps the model that counts is the mean of the weights after each step (stochastic weight
 averaging, arXiv:1803.05407): what single batches did to it cancels out. Other models get AdamW and a rate that falls,
-as the literature has it; --set sft.optimizer=adamw --set sft.average_from=1 shows what that is worth.
+as the literature has it. What the difference is worth is one of the things to try in README.md.
 
 After every epoch the model answers the validation requests for real (greedy, free), and the checkpoint with
 the most exact calls is kept: a lower loss is not the same as more right calls. Killed and started again, the
@@ -22,7 +22,6 @@ stage goes on from its last epoch.
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """
 
-import os
 import random
 import time
 
@@ -173,11 +172,12 @@ def main():
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
+
     from playground import evaluation, memory, models, report
 
     base = models.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])
-    if sft["optimizer"] == "muon" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    if sft["optimizer"] == "muon" and parallel.shares_weights():
         raise UserError("Muon needs whole matrices, and FSDP shares them out: add --set sft.optimizer=adamw.")
     tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
     lengths = [len(encode(record, tokenizer)["input_ids"]) for record in train]

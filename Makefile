@@ -21,7 +21,7 @@ run: said all
 	@$(if $(SHOWN),,$(RUN) -m playground.report summary $(OUT) && echo && echo "Report: $(OUT)/08_evaluate/report.html")
 
 said:
-	@echo "10 to 15 minutes on 2 cores with the embedded model, after installation."
+	@echo "8 to 15 minutes on 2 cores with the embedded model, after installation."
 	@echo "What is up to date is not made again."
 
 .venv/installed: requirements.txt

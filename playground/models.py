@@ -1,7 +1,6 @@
 """Base models and checkpoints: where they come from, what they run on, in which numbers."""
 
 import copy
-import os
 import sys
 import threading
 import warnings
@@ -100,7 +99,7 @@ def load_start(recipe, stage, tool_file):
     switched off it leaves the model that the training started from. Raises UserError where the stage was trained
     for other tools than those in tool_file.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    if parallel.shares_weights():
         raise UserError("this stage trains with the whole model in each process: take configs/accelerate/gpus.yaml.")
     manifest = read_manifest(recipe["output_dir"], stage)
     trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]

@@ -23,13 +23,8 @@ class MuonAdamW(torch.optim.Optimizer):
             self.parts.append(torch.optim.AdamW(rest, lr=lr, weight_decay=0.0))
         super().__init__([part.param_groups[0] for part in self.parts], {})
 
-    @torch.no_grad()
     def step(self, closure=None):
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups, part.state = [group], self.state  # both are new objects after a checkpoint is loaded
-            part.step()
-        return loss
+        losses = [part.step(closure if part is self.parts[0] else None) for part in self.parts]
+        return losses[0]

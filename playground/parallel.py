@@ -27,6 +27,11 @@ def is_main():
     return rank() == 0
 
 
+def shares_weights():
+    """Whether each process is to hold a part of the model's weights only (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true"
+
+
 def join(recipe):
     """Meet the other processes. Everything below needs it, where there are any."""
     if size() > 1:

@@ -82,8 +82,10 @@ def load(config=None, overrides=()):
 def sft_settings(recipe, base_kind):
     """Section sft with what is null filled in for the kind of base model."""
     sft = copy.deepcopy(recipe["sft"])
-    embedded = "embedded_lora" if recipe["model"]["use_lora"] else "embedded"
-    defaults = sft.pop("by_model")[embedded if base_kind == "embedded" else "any"]
+    by_model = sft.pop("by_model")
+    defaults = by_model["embedded" if base_kind == "embedded" else "any"]
+    if base_kind == "embedded" and recipe["model"]["use_lora"]:
+        defaults |= by_model["embedded_lora"]
     return {**sft, **{key: value for key, value in defaults.items() if sft[key] is None}}
 
 

@@ -219,3 +219,12 @@ def test_muon_steps_by_an_orthogonal_matrix_of_adamws_size_and_adamw_by_signs(fo
     values = torch.linalg.svdvals(step) / (0.2 * max(matrix.shape) ** 0.5)
     assert values.min() > 0.6 and values.max() < 1.3
     assert torch.allclose(before[1] - embedding.detach(), 0.01 * embedding.grad.sign(), atol=1e-4)
+
+
+def test_muon_trains_alone_where_there_are_matrices_only(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder / "base").requires_grad_(False)
+    matrix = model.model.layers[0].mlp.up_proj.weight.requires_grad_()
+    before = matrix.detach().clone()
+    matrix.grad = torch.ones_like(matrix)
+    MuonAdamW(model, lr=0.01, weight_decay=0.0).step()
+    assert not torch.equal(matrix, before)

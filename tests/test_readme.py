@@ -132,7 +132,7 @@ def test_what_is_said_of_the_results_is_so():
     found = recorded["differences"]
     assert all(interval["low"] <= 0 <= interval["high"] for split in found.values() for interval in split.values())
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
-    assert 450 <= sum(seconds) <= 550  # "10 to 15 minutes" with the starts of the scripts, on a slower day too
+    assert 450 <= sum(seconds) <= 550  # "8 to 15 minutes" with the starts of the scripts, on a slower day too
 
 
 def test_the_masks_work_in_generate_as_shown(capsys):

@@ -67,7 +67,9 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
     assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["epochs"] == 1
     loaded["model"]["use_lora"] = True
-    assert recipe.sft_settings(loaded, "embedded")["optimizer"] == by_model["embedded_lora"]["optimizer"] == "adamw"
+    with_lora = recipe.sft_settings(recipe.load(None, [("model.use_lora", True)]), "embedded")
+    assert with_lora["optimizer"] == by_model["embedded_lora"]["optimizer"] == "adamw"
+    assert with_lora["epochs"] == by_model["embedded"]["epochs"]
     assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
 
 
