@@ -3,9 +3,12 @@
 import http.server
 import json
 import shutil
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import save_random_model
 
 from playground import generation, memory, models, recipe
@@ -276,3 +279,12 @@ def test_a_model_that_was_made_with_dropout_trains_without(tmp_path, tokenizer):
     model = models.load_model(tmp_path, recipe.load()).train()
     ids = torch.tensor([tokenizer("the same text twice")["input_ids"]])
     assert torch.equal(model(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(("platform", "told"), [("linux", 1_000_000), ("darwin", 1_024_000_000)])
+def test_peak_memory_is_in_units_of_a_million_bytes(monkeypatch, platform, told):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=told))  # in KiB, and in bytes
+    assert memory.peak_mb() == 1024
