@@ -1,5 +1,6 @@
 """Base models and checkpoints: where they come from, what they run on, in which numbers."""
 
+import contextlib
 import copy
 import sys
 import threading
@@ -128,6 +129,34 @@ def save(model, folder):
         options["state_dict"] = get_model_state_dict(model, options=whole)
     if parallel.is_main():
         model.save_pretrained(folder, **options)
+
+
+@contextlib.contextmanager
+def between(start, model, share):
+    """For a while the model's weights are start + share * (weights - start): WiSE-FT, arXiv:2109.01903.
+
+    What many steps agree on goes far from the start, and what single ones did to the weights does not: a part of the
+    way has much of the first and little of the second. start: the model that training started from; None where an
+    adapter is trained, without which the model is what it was.
+    """
+    import torch
+
+    if start is None:
+        from peft.helpers import rescale_adapter_scale
+
+        with rescale_adapter_scale(model, share):
+            yield
+        return
+    trained = [weights.detach().clone() for weights in model.parameters()]
+    with torch.no_grad():
+        for weights, first in zip(model.parameters(), start.parameters(), strict=True):
+            weights.copy_(torch.lerp(first, weights, share))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weights, last in zip(model.parameters(), trained, strict=True):
+                weights.copy_(last)
 
 
 def save_whole(model, tokenizer, folder):

@@ -288,3 +288,31 @@ def test_peak_memory_is_in_units_of_a_million_bytes(monkeypatch, platform, told)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=told))  # in KiB, and in bytes
     assert memory.peak_mb() == 1024
+
+
+@pytest.mark.parametrize("share", [0.25, 1])
+def test_between_two_models_is_a_share_of_the_way_and_only_for_a_while(tiny, share):
+    start, model = (models.load_model(tiny, recipe.load()) for _ in range(2))
+    for weights in model.parameters():
+        weights.data += 1
+    trained = [weights.detach().clone() for weights in model.parameters()]
+    with pytest.raises(RuntimeError, match="on the way"), models.between(start, model, share):
+        for weights, first in zip(model.parameters(), start.parameters(), strict=True):
+            torch.testing.assert_close(weights, first + share)
+        raise RuntimeError("on the way")
+    assert all(map(torch.equal, model.parameters(), trained))
+
+
+def test_between_with_an_adapter_is_a_share_of_what_it_adds(tiny, adapter):
+    model, start = models.load_model(adapter, recipe.load(), tiny), models.load_model(tiny, recipe.load())
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights)
+    whole = dict(models.copy.deepcopy(model).merge_and_unload().named_parameters())
+    with models.between(None, model, 0.25):
+        part = dict(models.copy.deepcopy(model).merge_and_unload().named_parameters())
+    changed = 0
+    for name, first in start.named_parameters():
+        torch.testing.assert_close(part[name], torch.lerp(first, whole[name], 0.25))
+        changed += not torch.equal(whole[name], first)
+    assert changed
