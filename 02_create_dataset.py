@@ -27,8 +27,11 @@ calls tools for requests that nobody has labelled, and the calls that pass three
 records. The key of an endpoint is taken from OPENAI_API_KEY. What the teacher has said is kept beside the artifact,
 in 02_create_dataset.asked.jsonl, and not asked again.
 
-Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, rl.jsonl (requests without
-calls), tools.json, README.md, balance.png, metrics.json; with --export openai, train.openai.jsonl and so on.
+The stages after SFT get requests of their own: feedback.jsonl, records that SFT does not see, and rl.jsonl, without
+calls.
+
+Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, feedback.jsonl, rl.jsonl,
+tools.json, README.md, balance.png, metrics.json; with --export openai, train.openai.jsonl and so on.
 Next: 03_finetune.py
 """
 
@@ -176,8 +179,9 @@ def main():
     for row in summaries["train"].first[:SHOWN]:
         print(f"{shorten(row['prompt'])}\n    -> {shorten(row['completion'])}\n")
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
-    if dataset.unlabelled:
-        print("Requests without calls, for stages 06 and 07: rl.jsonl.")
+    if dataset.feedback or dataset.unlabelled:
+        print(f"For stages 06 and 07: {len(dataset.feedback)} more records in feedback.jsonl, "
+              f"{len(dataset.unlabelled)} requests without calls in rl.jsonl.")  # fmt: skip
     print("Leak check, training against the others:")
     for split, figures in leaks.items():
         print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))

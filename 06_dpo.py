@@ -4,10 +4,11 @@
     python 06_dpo.py --set dpo.unlabelled=0      # pairs from labelled requests only
     accelerate launch --config_file configs/accelerate/gpus.yaml 06_dpo.py       # see docs/scaling.md
 
-SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers training
-requests, with other arguments, several times, with sampling; a wrong answer is paired with the right one. For requests
-that nobody has labelled (rl.jsonl) a checker ranks the samples instead: a call that is valid, executes and takes
-its arguments from the request is better than one that is not. Checking is cheaper than labelling. DPO then
+SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers requests several times,
+with sampling; a wrong answer is paired with the right one. The requests are new to it (feedback.jsonl): to those that
+it has learned from it makes too few mistakes. Where there are none, it is training's, with other arguments. For
+requests that nobody has labelled (rl.jsonl) a checker ranks the samples instead: a call that is valid, executes and
+takes its arguments from the request is better than one that is not. Checking is cheaper than labelling. DPO then
 raises the probability of the chosen completion over the rejected one, relative to the model it started from
 (the reference), with no reward model and no sampling during training:
 
@@ -16,7 +17,11 @@ raises the probability of the chosen completion over the rejected one, relative 
 DPO alone is content when both probabilities fall and the rejected one falls faster, so the chosen
 completion's own negative log-likelihood is added to the loss.
 
-After every epoch the model answers the validation requests, greedily as at the start. The checkpoint with the
+A few hundred pairs move much in the model that they say nothing about. So the model that counts has weights between
+those of the start and the trained ones (dpo.merge; WiSE-FT, arXiv:2109.01903): what the pairs agree on survives that,
+most of the rest does not.
+
+After every epoch that model answers the validation requests, greedily as at the start. The checkpoint with the
 most exact calls is kept, of equals the one with more valid JSON; where none is better than the model that training
 started from, that one is.
 
@@ -24,6 +29,7 @@ Writes outputs/06_dpo/: pairs.jsonl, the model, metrics.json, log.jsonl, dpo.png
 """
 
 import collections
+import copy
 import itertools
 import math
 import random
@@ -47,11 +53,10 @@ MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
 LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
 
-def draw_samples(model, tokenizer, rows, settings, temperature, progress):
-    """Yield (row, completions): `dpo.samples` sampled answers to each request."""
+def draw_samples(model, tokenizer, rows, count, settings, temperature, progress):
+    """Yield (row, completions): `count` sampled answers to each request."""
     from playground import generation
 
-    count = settings["dpo"]["samples"]
     prompts = [row["prompt"] for row in rows for _ in range(count)]
     completions = generation.generate(model, tokenizer, prompts, settings, temperature=temperature, progress=progress)
     for i, row in enumerate(rows):
@@ -95,10 +100,11 @@ def collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
     remedies = {dpo["temperature"]: f"sampling once more at {dpo['raised_temperature']}",
                 dpo["raised_temperature"]: "filling up with hard negatives"}  # fmt: skip
     for temperature, remedy in remedies.items():
-        for row, samples in draw_samples(model, tokenizer, records, settings, temperature, "sampling mistakes"):
+        drawn = partial(draw_samples, model, tokenizer, settings=settings, temperature=temperature)
+        for row, samples in drawn(records, dpo["samples"], progress="sampling mistakes"):
             for pair in find_mistakes(row, samples, tools):
                 pairs.setdefault((pair["id"], pair["kind"]), pair)
-        for row, samples in draw_samples(model, tokenizer, requests, settings, temperature, "samples without labels"):
+        for row, samples in drawn(requests, dpo["unlabelled_samples"], progress="samples without labels"):
             for pair in rank_samples(row, samples, checker):
                 pairs.setdefault((pair["id"], pair["kind"]), pair)
         if len(pairs) >= dpo["min_pairs"]:
@@ -125,20 +131,27 @@ def encode(pair, tokenizer):
     return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": pair["rejected_ids"]}
 
 
-def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
+def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch):
     """TRL's DPOTrainer on pairs that are encoded already; after_epoch(step, model) is called when one is done."""
     from datasets import Dataset, disable_progress_bars
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
     from playground import memory, models, progress
+    from playground.muon import MuonAdamW
 
     disable_progress_bars()
     dpo = settings["dpo"]
+    learning_rate = sft["learning_rate"] if dpo["learning_rate"] is None else dpo["learning_rate"]
 
     class EncodedDPOTrainer(parallel.WholeBatches, DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset  # encoded above, by the rules that generation follows
+
+        def create_optimizer(self, model=None):
+            if sft["optimizer"] == "muon":
+                self.optimizer = MuonAdamW(self.model, learning_rate, weight_decay=0.0)
+            return super().create_optimizer(model)  # makes one where there is none
 
     class Checkpoints(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
@@ -156,7 +169,7 @@ def build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch):
         num_train_epochs=dpo["epochs"],
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=dpo["batch_size"] // at_once,
-        learning_rate=dpo["learning_rate"],
+        learning_rate=learning_rate,
         warmup_steps=dpo["warmup_ratio"],  # below 1, a share of all steps
         beta=dpo["beta"],
         loss_type=["sigmoid", "sft"],  # DPO's loss, and the chosen completion's negative log-likelihood
@@ -198,28 +211,32 @@ def main():
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
     tools = toolbox.load_tools(paths["tools.json"])
-    pool = artifacts.read_requests(settings["output_dir"])
+    labelled = artifacts.read_feedback(settings["output_dir"]) or train
+    pool, dpo = artifacts.read_requests(settings["output_dir"]), settings["dpo"]
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
     from playground import evaluation, generation, memory, models, report
 
     tokenizer, model, base = models.load_start(settings, "03_finetune", paths["tools.json"])
+    start = None if settings["model"]["use_lora"] else copy.deepcopy(model)
+    sft = recipe.sft_settings(settings, base["kind"])
     fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, recipe=settings)
 
     told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
-    inputs = [*paths.values(), *artifacts.requests_file(settings["output_dir"]), sft_manifest]
+    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), sft_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        memory.enough("dpo.batch_size", settings["dpo"]["batch_size"]),
+        memory.enough("dpo.batch_size", dpo["batch_size"]),
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
-            dpo, rng = settings["dpo"], random.Random(settings["seed"])
+            rng = random.Random(settings["seed"])
             exchange = Exchange(train, settings["sft"]["exchange_arguments"], settings["sft"]["exchange_words"])
-            records = fitting([exchange(record, rng) for record in train[: dpo["requests"]]])
+            records = fitting([exchange(record, rng) for record in labelled[: dpo["requests"]]])
             requests = fitting(pool)[: dpo["unlabelled"]]
-            print(f"Sampling {dpo['samples']} answers each: {len(records)} labelled, {len(requests)} other requests.")
+            print(f"Sampling answers: {dpo['samples']} to each of {len(records)} labelled requests, "
+                  f"{dpo['unlabelled_samples']} to each of {len(requests)} others.")  # fmt: skip
             checker = checking.Checker(train, tools)
             pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
             artifacts.write_json(artifact / "pairs.json", pairs)
@@ -237,13 +254,14 @@ def main():
 
         def after_epoch(step, model):
             validations[:] = [row for row in validations if row["step"] < step]  # killed before the next checkpoint
-            validations.append({"step": step, **evaluation.validate(model, **told)})
+            with models.between(start, model, dpo["merge"]):
+                validations.append({"step": step, **evaluation.validate(model, **told)})
+                if quality(validations[-1]) > max(map(quality, validations[:-1])):
+                    models.save_whole(model, tokenizer, artifact / "model")
             track({"validation": validations[-1]}, step)
-            if quality(validations[-1]) > max(map(quality, validations[:-1])):
-                models.save_whole(model, tokenizer, artifact / "model")
             artifacts.write_json(artifact / "validations.json", validations)
 
-        trainer = build_trainer(model, tokenizer, pairs, settings, artifact, after_epoch)
+        trainer = build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         trainer.add_callback(tracking.callback(track))
         begin = time.time()
         trainer.train(resume_from_checkpoint=artifacts.last_checkpoint(artifact.path))
@@ -258,7 +276,7 @@ def main():
             "validation_before": before,
             "validation_after": best,
             "train_seconds": seconds,
-            "tokens_per_second": tokens * settings["dpo"]["epochs"] / seconds,
+            "tokens_per_second": tokens * dpo["epochs"] / seconds,
             "peak_memory_mb": memory.peak_mb(),
         })  # fmt: skip
         log = [{"step": row["step"], **{name: row[name] for name in LOGGED}}

@@ -1,13 +1,14 @@
 """Stage 07: proximal policy optimization (PPO, arXiv:1707.06347) with a reward that a program computes.
 
     python 07_ppo.py
-    python 07_ppo.py --set ppo.start=06_dpo      # go on from DPO's model instead of SFT's
+    python 07_ppo.py --set ppo.start=03_finetune # go on from SFT's model instead of DPO's
     accelerate launch --config_file configs/accelerate/gpus.yaml 07_ppo.py       # see docs/scaling.md
 
-The fine-tuned model (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
-that evaluates: no reward model, so nothing that can be flattered. Some of the requests (rl.jsonl) have no label:
-there a checker pays for a call that is valid, executes, and takes its arguments from the request. Tokens that made
-the reward better than expected become more probable, the others less. An update of the policy is:
+The model that DPO has left (the *policy*) answers requests with sampling. Each answer gets a reward from the same code
+that evaluates: no reward model, so nothing that can be flattered. Some of the requests are labelled (feedback.jsonl, or
+training's where there is none); for those that are not (rl.jsonl) a checker pays for a call that is valid, executes,
+and takes its arguments from the request. Tokens that made the reward better than expected become more probable, the
+others less. An update of the policy is:
 
 1. roll out: sample an answer to each of a batch of requests, several where there is no label, and keep those to
    requests of which the best answer is known and another one is worse;
@@ -267,6 +268,7 @@ def main():
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train_records, validation = (artifacts.read_records(paths[name]) for name in ("train.jsonl", "val.jsonl"))
     tools, pool = toolbox.load_tools(paths["tools.json"]), artifacts.read_requests(settings["output_dir"])
+    labelled = artifacts.read_feedback(settings["output_dir"]) or train_records
     ppo = settings["ppo"]
     start_manifest = artifacts.require(settings["output_dir"], ppo["start"])
 
@@ -274,7 +276,7 @@ def main():
 
     learner, base = load_learner(settings, ppo["start"], paths["tools.json"])
     fitting = partial(generation.leave_out_long, tokenizer=learner.tokenizer, model=learner.policy, recipe=settings)
-    labelled, pool = fitting(train_records), fitting(pool)
+    labelled, pool = fitting(labelled), fitting(pool)
     if ppo["agree"] > ppo["samples"]:
         raise UserError(
             f"ppo.agree ({ppo['agree']}) is over ppo.samples ({ppo['samples']}): no answer could be trusted."
@@ -300,7 +302,7 @@ def main():
         rewards = [reward(*answered)["mean"] for answered in zip(completions, validation, strict=True)]
         return {"reward": mean(rewards), **scoring.summarize(scoring.judge(completions, validation, tools))}
 
-    inputs = [*paths.values(), *artifacts.requests_file(settings["output_dir"]), start_manifest]
+    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), start_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,

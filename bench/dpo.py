@@ -62,7 +62,8 @@ def main():
         plain = measure(plain_trainer(pairs, settings, Path(folder, "plain")))
         model = models.load_model(models.EMBEDDED, settings)
         artifact = SimpleNamespace(path=Path(folder, "stage"))  # what the trainer wants of one
-        ours = measure(stage.build_trainer(model, tokenizer, pairs, settings, artifact, lambda *_: None))
+        sft = recipe.sft_settings(settings, "embedded")
+        ours = measure(stage.build_trainer(model, tokenizer, pairs, sft, settings, artifact, lambda *_: None))
     for name, speed in {"DPOTrainer(model, DPOConfig())": plain, "06_dpo.py": ours}.items():
         print(f"{name:32} {speed:6.2f} pairs/s")
     print(f"ratio {ours / plain:.2f}")

@@ -2,9 +2,9 @@
 
     python bench/samples.py --output-dir outputs
 
-After 02 and 03. Of the fine-tuned model, on the test, with `dpo.samples` at `dpo.temperature`: how often the greedy
-answer, a sample, the sample that the checker likes best, and any sample at all is exact; and in how many of the pairs
-that 06_dpo.py would make of these requests, had they no labels, the chosen and the rejected call are exact.
+After 02 and 03. Of the fine-tuned model, on the test, with `dpo.unlabelled_samples` at `dpo.temperature`: how often the
+greedy answer, a sample, the sample that the checker likes best, and any sample at all is exact; and in how many of the
+pairs that 06_dpo.py would make of these requests, had they no labels, the chosen and the rejected call are exact.
 """
 
 import importlib
@@ -40,7 +40,8 @@ def main():
     counts = {"greedy answer": sum(exact(answer.text, record) for answer, record in zip(greedy, test, strict=True)),
               "first sample": 0, "best sample": 0, "any sample": 0}  # fmt: skip
     pairs = []
-    drawn = dpo.draw_samples(model, tokenizer, test, settings, settings["dpo"]["temperature"], "sampling")
+    each, temperature = settings["dpo"]["unlabelled_samples"], settings["dpo"]["temperature"]
+    drawn = dpo.draw_samples(model, tokenizer, test, each, settings, temperature, "sampling")
     for record, samples in drawn:
         said = [sample.text.strip() for sample in samples]
         liked = max(said, key=lambda text: (sum(checker.check(text, record["prompt"]).values()), said.count(text)))

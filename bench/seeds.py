@@ -54,9 +54,9 @@ def exact(output_dir, split, model):
     return {row["id"]: float(row["failure"] is None) for row in rows if asked.items() <= row.items()}
 
 
-def paired(runs, split, model):
-    """The `paired_difference` of a model's exact calls to those of sft, each request's mean over the runs."""
-    before, after = ([exact(run, split, name) for run in runs] for name in ("sft", model))
+def paired(runs, split, model, start="sft"):
+    """The `paired_difference` of a model's exact calls to those of start, each request's mean over the runs."""
+    before, after = ([exact(run, split, name) for run in runs] for name in (start, model))
     means = [[sum(one[key] for one in side) / len(runs) for key in before[0]] for side in (before, after)]
     return statistics.paired_difference(*means, RESAMPLES)
 
@@ -97,7 +97,7 @@ def main():
                 f"{model}{suffix}": paired(which, split, model)
                 for model in ("dpo", "ppo")
                 for suffix, which in (("", runs), (", labelled requests alone", labelled))
-            }
+            } | {"ppo, beside DPO": paired(runs, split, "ppo", "dpo")}
             for split in grids[0]
         },
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},

@@ -73,15 +73,20 @@ def _whole(path):
     new.replace(path)
 
 
-def requests_file(output_dir):
-    """[the file of requests without labels that stage 02 wrote], [] where its source has none."""
-    path = Path(output_dir) / "02_create_dataset" / "rl.jsonl"
-    return [path] if path.exists() else []
+def later_files(output_dir, *names):
+    """The files for the stages after SFT that stage 02 wrote, all or those named; [] where its source has none."""
+    paths = (Path(output_dir) / "02_create_dataset" / name for name in names or ("feedback.jsonl", "rl.jsonl"))
+    return [path for path in paths if path.exists()]
+
+
+def read_feedback(output_dir):
+    """The labelled requests that SFT does not see (feedback.jsonl), [] where stage 02's source has none."""
+    return [row for path in later_files(output_dir, "feedback.jsonl") for row in read_records(path)]
 
 
 def read_requests(output_dir):
     """The requests without labels that stage 02 wrote (rl.jsonl), [] where its source has none."""
-    return [row for path in requests_file(output_dir) for row in read_records(path, ("id", "prompt"))]
+    return [row for path in later_files(output_dir, "rl.jsonl") for row in read_records(path, ("id", "prompt"))]
 
 
 def read_records(path, keys=("id", "prompt", "completion")):

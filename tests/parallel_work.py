@@ -155,12 +155,13 @@ def preference_curve(folder):
     stage.LOG_EVERY = 1
     tokenizer, model = small_model(folder)
     settings = settings_for(folder, dpo={"batch_size": 8, "epochs": 2, "learning_rate": 1e-3})
-    pairs = []
+    sft, pairs = recipe.sft_settings(settings, "hub"), []
     for number, record in enumerate(records_of(24)):
         ids = toolbox.encode_completion(f"wrong {number}", tokenizer)
         pairs.append(stage.pair_of(record, "wrong value", "test", record["completion"], f"wrong {number}", ids))
     with artifacts.stage(settings, "06_dpo", resume=True) as artifact:
-        trainer = stage.build_trainer(model, tokenizer, parallel.even(pairs), settings, artifact, lambda *_: None)
+        arguments = (model, tokenizer, parallel.even(pairs), sft, settings, artifact, lambda *_: None)
+        trainer = stage.build_trainer(*arguments)
         trainer.train()
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 

@@ -62,7 +62,7 @@ def collect(monkeypatch, drawn, **dpo):
         for i, city in enumerate(("Oslo", "Rome", "Lima"))
     ]
 
-    def draw(model, tokenizer, rows, settings, temperature, progress):
+    def draw(model, tokenizer, rows, count, settings, temperature, progress):
         return [(row, samples(*drawn(row, temperature))) for row in rows]
 
     monkeypatch.setattr(stage, "draw_samples", draw)

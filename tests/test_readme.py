@@ -128,9 +128,12 @@ def test_what_is_said_of_the_results_is_so():
                                                             test[name]["free"]["exact_call"], strict=True)]
         for name in ("dpo", "ppo")
     }  # fmt: skip
-    assert gains == {"dpo": [0, -1, 0], "ppo": [0, 3, 2]}
+    assert gains == {"dpo": [4, 16, 4], "ppo": [6, 16, 4]}
     found = recorded["differences"]
-    assert all(interval["low"] <= 0 <= interval["high"] for split in found.values() for interval in split.values())
+    for split in found.values():  # "lies above it on both sets", "what it adds to that is too little"
+        beside_dpo = split.pop("ppo, beside DPO")
+        assert beside_dpo["low"] <= 0 <= beside_dpo["high"]
+        assert all(interval["low"] > 0 for interval in split.values())
     seconds = [readme.spread(seconds)["value"] for seconds in recorded["seconds"].values()]
     assert 450 <= sum(seconds) <= 550  # "8 to 15 minutes" with the starts of the scripts, on a slower day too
 

@@ -254,7 +254,7 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
         return re.findall(r"^\S*python\S* (0\d\w+)\.py", printed, re.MULTILINE)
 
     assert would_run() == []
-    assert would_run("06_dpo.py") == ["06_dpo", "08_evaluate"]
+    assert would_run("06_dpo.py") == ["06_dpo", "07_ppo", "08_evaluate"]
     assert would_run("05_constrained.py") == ["05_constrained"]
     assert would_run("03_finetune.py") == [
         "03_finetune",
@@ -273,7 +273,7 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
     dates = (edited / "06_dpo" / "log.jsonl").stat()
     (edited / "06_dpo" / "log.jsonl").write_text("")
     os.utime(edited / "06_dpo" / "log.jsonl", ns=(dates.st_atime_ns, dates.st_mtime_ns))
-    assert would_run(output_dir=edited) == ["06_dpo", "08_evaluate"]
+    assert would_run(output_dir=edited) == ["06_dpo", "07_ppo", "08_evaluate"]
 
 
 def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence, tmp_path):
@@ -333,7 +333,7 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_is_one_sentence(sequence, tm
     ("stage", "left"), [("06_dpo", "checkpoint-2/trainer_state.json"), ("07_ppo", "checkpoint-last.pt")]
 )
 def test_a_killed_dpo_or_ppo_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, stage, left):
-    for made in ("02_create_dataset", "03_finetune"):
+    for made in ("02_create_dataset", "03_finetune", *["06_dpo"] * (stage == "07_ppo")):
         shutil.copytree(sequence[0] / made, tmp_path / made)
     with subprocess.Popen(command(stage, tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         partial, deadline = tmp_path / f"{stage}.partial", time.time() + 120
@@ -358,10 +358,18 @@ def test_the_pairs_name_their_kind_and_source_and_trl_prints_no_dicts(sequence):
     assert "{" not in done.stdout + done.stderr
 
 
-def test_labelled_requests_are_not_sampled_as_they_were_learned(sequence):
+def test_labelled_requests_are_those_of_feedback_and_otherwise_training_s_in_other_words(sequence, tmp_path):
     learned = {row["prompt"] for row in artifacts.read_jsonl(sequence[0] / "02_create_dataset" / "train.jsonl")}
+    ids = {row["id"] for row in artifacts.read_jsonl(sequence[0] / "02_create_dataset" / "feedback.jsonl")}
     pairs = artifacts.read_jsonl(sequence[0] / "06_dpo" / "pairs.jsonl")
-    assert {pair["prompt"] for pair in pairs if pair["source"] != "sampled, without label"} - learned
+    assert {pair["id"] for pair in pairs if pair["source"] != "sampled, without label"} <= ids
+    for made in ("02_create_dataset", "03_finetune"):
+        shutil.copytree(sequence[0] / made, tmp_path / made)
+    (tmp_path / "02_create_dataset" / "feedback.jsonl").unlink()
+    run_here("06_dpo", tmp_path)
+    pairs = artifacts.read_jsonl(tmp_path / "06_dpo" / "pairs.jsonl")
+    labelled = [pair for pair in pairs if pair["source"] != "sampled, without label"]
+    assert {pair["id"][:6] for pair in labelled} == {"train-"} and {pair["prompt"] for pair in labelled} - learned
 
 
 def test_ppo_logs_what_a_practitioner_watches_and_shows_its_answers(sequence):
@@ -373,12 +381,13 @@ def test_ppo_logs_what_a_practitioner_watches_and_shows_its_answers(sequence):
 
 @pytest.mark.parametrize("stage", ["06_dpo", "07_ppo"])
 def test_a_model_of_other_tools_is_refused(sequence, tmp_path, stage):
-    for made in ("02_create_dataset", "03_finetune"):
+    start = {"06_dpo": "03_finetune", "07_ppo": "06_dpo"}[stage]
+    for made in ("02_create_dataset", start):
         shutil.copytree(sequence[0] / made, tmp_path / made)
     tools = tmp_path / "02_create_dataset" / "tools.json"
     tools.write_text(tools.read_text().replace("send_email", "send_mail"))
     done = run_here(stage, tmp_path, status=2)
-    assert "03_finetune was trained for other tools" in done.stderr
+    assert f"{start} was trained for other tools" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -435,7 +444,7 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     run_here("06_dpo", tmp_path)
     first = artifacts.read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
     assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
-    run_here("07_ppo", tmp_path, "--set", "ppo.start=06_dpo", "--set", "ppo.value_trunk=own")
+    run_here("07_ppo", tmp_path, "--set", "ppo.value_trunk=own")
     assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]
     assert (tmp_path / "07_ppo" / "model" / "model.safetensors").exists()  # whole: the adapters are merged
 

@@ -52,6 +52,13 @@ def test_the_leak_check_sees_every_chunk(tmp_path, monkeypatch):
         write(tmp_path, Dataset(splits | {"test": [taught]}, TOOLS, "", ""), SETTINGS)
 
 
+@pytest.mark.parametrize("later", ["feedback", "unlabelled"])
+def test_the_leak_check_sees_what_the_later_stages_learn_from(later, tmp_path):
+    splits = templates.build_splits({"train": 10, "test": 10}, TOOLS, seed=3)
+    with pytest.raises(UserError, match=r"the splits leak: .*test shares"):
+        write(tmp_path, Dataset(splits, TOOLS, "", "", **{later: splits["test"][:1]}), SETTINGS)
+
+
 @pytest.mark.parametrize("completion", [{"tool": "fly", "args": {}}, {"tool": "get_weather", "args": {"city": 3}}])
 def test_a_record_that_is_not_valid_is_never_written(completion, tmp_path):
     record = {"id": "a", "prompt": "a", "completion": json.dumps(completion), "source": "", "meta": {}}

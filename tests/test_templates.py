@@ -299,11 +299,37 @@ def test_no_entity_of_requests_without_labels_stands_in_the_hand_written_test():
             assert not re.search(rf"(?<!\w){re.escape(entry.casefold())}(?!\w)", wild), (kind, entry)
 
 
-def test_requests_without_labels_are_not_too_close_to_held_out_ones():
-    pool = sources._pool(recipe.load(), TOOLS, {})
-    held_out = [{**row, "meta": {}} for row in pool[:50]]
-    prompts = {row["prompt"] for row in sources._pool(recipe.load(), TOOLS, {"test": held_out})}
-    assert len(prompts) == len(pool) and not prompts & {row["prompt"] for row in held_out}
+def later_requests(**held_out):
+    splits = {"train": Train(SIZES["train"], TOOLS, 0), **held_out}
+    return sources._later_requests(recipe.load(), TOOLS, splits)
+
+
+def test_requests_after_training_are_not_too_close_to_held_out_ones():
+    feedback, pool = later_requests()
+    held_out = [{**row, "meta": {}} for row in pool[:50] + feedback[:50]]
+    again = [{row["prompt"] for row in rows} for rows in later_requests(test=held_out)]
+    assert len(again[1]) == len(pool) and not again[1] & {row["prompt"] for row in held_out}
+    other_words = {row["prompt"] for row in feedback[:50] if "/u" in row["meta"]["phrasing"]}
+    assert other_words and not again[0] & other_words  # Train leaves out what is too close to splits of its own
+
+
+def test_feedback_goes_on_where_training_ends_and_has_half_of_its_phrasings_from_elsewhere(splits):
+    feedback, pool = later_requests()
+    assert len(feedback) == recipe.load()["dataset"]["feedback"]
+    prompts = [row["prompt"] for row in [*feedback, *pool, *splits["train"]]]
+    assert len(set(prompts)) == len(prompts)
+    assert all(TOOLS[toolbox.parse_call(row["completion"])["tool"]] for row in feedback)
+    other_words = sum("/u" in row["meta"]["phrasing"] for row in feedback)
+    assert other_words == len(feedback) // 2
+    known = {row["meta"]["phrasing"] for row in splits["train"]}
+    assert {row["meta"]["phrasing"] for row in feedback if "/u" not in row["meta"]["phrasing"]} - known
+
+
+@pytest.mark.parametrize("size", [30, 45, 60])
+def test_what_follows_training_is_what_a_longer_one_goes_on_with(size, monkeypatch):
+    monkeypatch.setattr(templates, "CHUNK", 30)
+    whole = list(Train(size + 40, TOOLS, 0))
+    assert Train(size, TOOLS, 0).following(40) == whole[size:]
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -1,6 +1,7 @@
 """Where records come from: `build` asks the source that the recipe names, `write` writes what it gives."""
 
 import json
+import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,9 @@ class Dataset:
     licence: str
     files: list = field(default_factory=list)  # what was read
     left_out: dict = field(default_factory=dict)  # {reason: how often}
-    unlabelled: list = field(default_factory=list)  # requests without calls, for the stages that learn from a reward
+    # For the stages that learn from mistakes: records that SFT does not see, and requests without calls.
+    feedback: list = field(default_factory=list)
+    unlabelled: list = field(default_factory=list)
 
 
 def build(recipe):
@@ -82,11 +85,11 @@ def _templates(recipe):
     sizes = {"train": size, "val": settings["validation_size"], "test": settings["test_size"]}
     try:
         splits = templates.build_splits(sizes, tools, recipe["seed"])
-        pool = _pool(recipe, tools, splits)
+        feedback, pool = _later_requests(recipe, tools, splits)
     except ValueError as error:
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
     files = [Path(recipe["tools"]["file"])]
-    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, unlabelled=pool)
+    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, {}, feedback, pool)
 
 
 def _unseen_tools(recipe):
@@ -100,18 +103,26 @@ def _unseen_tools(recipe):
     return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
 
 
-def _pool(recipe, tools, splits):
-    """Requests in words of their own whose calls are dropped: checking is cheaper than labelling.
+def _later_requests(recipe, tools, splits):
+    """(records, requests without calls): what a model meets after SFT, in other words than those that it learned from.
 
-    Their phrasings and entities are neither training's, which fine-tuning has taught already, nor held-out ones.
+    Half of the records go on where training's end, and reach the phrasings that it lacks. The others, and all requests,
+    are in phrasings and with entities that neither training nor a held-out split has. The requests' calls are dropped:
+    checking is cheaper than labelling.
     """
     held_out = leaks.HeldOut({split: rows for split, rows in (splits | _wild(tools)).items() if split != "train"})
-    size, seed = recipe["dataset"]["unlabelled"], str(recipe["seed"])
-    return [
+    settings, seed = recipe["dataset"], str(recipe["seed"])
+    worded = settings["feedback"] // 2
+    others = list(templates.distinct("unlabelled", worded + settings["unlabelled"], tools, seed, held_out=held_out))
+    labelled = [*splits["train"].following(settings["feedback"] - worded), *others[:worded]]
+    random.Random(f"feedback/{seed}").shuffle(labelled)
+    feedback = [{**record, "id": f"feedback-{i:06d}"} for i, record in enumerate(labelled)]
+    pool = [
         {"id": f"rl-{i:06d}", "prompt": record["prompt"], "source": "templates",
          "meta": {key: record["meta"][key] for key in ("phrasing", "entities")}}
-        for i, record in enumerate(templates.distinct("unlabelled", size, tools, seed, held_out=held_out))
+        for i, record in enumerate(others[worded:])
     ]  # fmt: skip
+    return feedback, pool
 
 
 def _teacher(recipe):
@@ -160,8 +171,11 @@ def write(folder, dataset, recipe):
     settings = recipe["dataset"]
     try:
         written = writing.write(folder, dataset.splits, dataset.tools, settings["export"], settings["processes"])
-        if dataset.unlabelled:
-            artifacts.write_jsonl(folder / "rl.jsonl", dataset.unlabelled)
+        held_out = {split: rows for split, rows in dataset.splits.items() if split != "train"}
+        for name, rows in (("feedback.jsonl", dataset.feedback), ("rl.jsonl", dataset.unlabelled)):
+            if rows:
+                leaks.leak_check({"train": rows, **held_out})
+                artifacts.write_jsonl(folder / name, rows)
         return written
     except leaks.LeakError as error:
         raise UserError(f"the splits leak: {error}") from None

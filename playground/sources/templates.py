@@ -99,6 +99,13 @@ class Train:
         seed = f"{self.seed}/{index}" if index else str(self.seed)
         return distinct("train", min(self.chunk_size, self.size - first), self.tools, seed, first, self.held_out)
 
+    def following(self, count):
+        """The `count` records with which a longer Train would go on."""
+        longer = Train(self.size + count, self.tools, self.seed, self.held_out)
+        first = self.size // self.chunk_size
+        records = itertools.chain.from_iterable(map(longer.chunk, range(first, longer.chunks)))
+        return list(itertools.islice(records, self.size - first * self.chunk_size, None))
+
 
 def distinct(split, size, tools, seed="", first=0, held_out=None):
     """Iterator over `size` records of a split, no prompt twice and none that leaks; ids count from `first`."""
