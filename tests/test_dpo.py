@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import tools as toolbox
-from playground import negatives, recipe
+from playground import models, negatives, recipe
 from playground.checking import Checker
 from playground.generation import Completion
 
@@ -108,3 +108,15 @@ def test_a_record_whose_arguments_all_others_share_has_no_hard_negative():
 def test_of_checkpoints_with_as_many_exact_calls_the_one_with_more_valid_json_is_better():
     rows = [{"exact_call": exact, "format_correctness": valid} for exact, valid in ((0.8, 0.97), (0.8, 0.98), (0.7, 1))]
     assert max(rows, key=stage.quality) == rows[1]
+
+
+@pytest.mark.parametrize(("own", "used"), [(None, 2e-4), (1e-3, 1e-3)])
+def test_the_optimizer_and_where_none_is_given_the_learning_rate_are_stage_03s(tmp_path, own, used):
+    settings = recipe.load(None, [("dpo.learning_rate", own)])
+    tokenizer, model = models.load_tokenizer(models.EMBEDDED), models.load_model(models.EMBEDDED, settings)
+    pairs = [stage.pair_of({**RECORD, "id": "t"}, "wrong value", "test", RIGHT, WRONG, [1, 2])]
+    sft = {"optimizer": "muon", "learning_rate": 2e-4}
+    artifact = SimpleNamespace(path=tmp_path)
+    trainer = stage.build_trainer(model, tokenizer, pairs, sft, settings, artifact, lambda *_: None)
+    optimizer = trainer.create_optimizer()
+    assert type(optimizer).__name__ == "MuonAdamW" and {group["lr"] for group in optimizer.param_groups} == {used}

@@ -18,7 +18,7 @@ import pytest
 from conftest import README_BLOCKS, ROOT, SHARED, save_random_model
 from filelock import FileLock
 
-from playground import artifacts, locking, scoring
+from playground import artifacts, locking, models, scoring
 
 STAGES = sorted(path.stem for path in ROOT.glob("0*.py"))
 
@@ -238,8 +238,8 @@ def test_the_readmes_example_of_a_new_stage_runs(sequence, tmp_path):
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert "Next: python 08_evaluate.py --model" in done.stdout
-    models = {tuple(model_hashes(tmp_path, stage).items()) for stage in ("03_finetune", "07_ppo", "09_average")}
-    assert len(models) > 1 and (tmp_path / "09_average" / "model" / "model.safetensors").exists()
+    hashes = {tuple(model_hashes(tmp_path, stage).items()) for stage in ("03_finetune", "07_ppo", "09_average")}
+    assert len(hashes) > 1 and (tmp_path / "09_average" / "model" / "model.safetensors").exists()
 
 
 def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence, tmp_path):
@@ -370,6 +370,15 @@ def test_labelled_requests_are_those_of_feedback_and_otherwise_training_s_in_oth
     pairs = artifacts.read_jsonl(tmp_path / "06_dpo" / "pairs.jsonl")
     labelled = [pair for pair in pairs if pair["source"] != "sampled, without label"]
     assert {pair["id"][:6] for pair in labelled} == {"train-"} and {pair["prompt"] for pair in labelled} - learned
+
+
+def test_dpo_validates_and_keeps_a_model_part_of_the_way(sequence, tmp_path, monkeypatch):
+    for made in ("02_create_dataset", "03_finetune"):
+        shutil.copytree(sequence[0] / made, tmp_path / made)
+    between, shares = models.between, []
+    monkeypatch.setattr(models, "between", lambda *arguments: shares.append(arguments[2]) or between(*arguments))
+    run_here("06_dpo", tmp_path, "--set", "dpo.merge=0.3")
+    assert shares == [0.3, 0.3]  # after each of two passes
 
 
 def test_ppo_logs_what_a_practitioner_watches_and_shows_its_answers(sequence):
