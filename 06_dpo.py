@@ -4,10 +4,10 @@
     python 06_dpo.py --set dpo.unlabelled=0      # pairs from labelled requests only
     accelerate launch --config_file configs/accelerate/gpus.yaml 06_dpo.py       # see docs/scaling.md
 
-SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers requests several times,
-with sampling; a wrong answer is paired with the right one. The requests are new to it (feedback.jsonl): to those that
+SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers requests, with sampling,
+and a wrong answer is paired with the right one. The requests are new to it (feedback.jsonl): to those that
 it has learned from it makes too few mistakes. Where there are none, it is training's, with other arguments. For
-requests that nobody has labelled (rl.jsonl) a checker ranks the samples instead: a call that is valid, executes and
+requests that nobody has labelled (rl.jsonl) a checker ranks several samples instead: a call that is valid, executes and
 takes its arguments from the request is better than one that is not. Checking is cheaper than labelling. DPO then
 raises the probability of the chosen completion over the rejected one, relative to the model it started from
 (the reference), with no reward model and no sampling during training:
