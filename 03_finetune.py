@@ -26,7 +26,7 @@ import random
 import time
 
 import tools as toolbox
-from playground import artifacts, parallel, recipe, tracking
+from playground import artifacts, parallel, prompting, recipe, tracking
 from playground.artifacts import UserError
 
 STAGE = "03_finetune"
@@ -42,8 +42,8 @@ def add_flags(parser):
 
 def encode(record, tokenizer):
     """input_ids and labels of a record: the prompt is read, the completion and end of sequence are learned."""
-    prompt = toolbox.encode_prompt(record["prompt"], tokenizer)
-    completion = toolbox.encode_completion(record["completion"], tokenizer)
+    prompt = prompting.encode_prompt(record["prompt"], tokenizer)
+    completion = prompting.encode_completion(record["completion"], tokenizer)
     return {"input_ids": prompt + completion, "labels": [IGNORE] * len(prompt) + completion}
 
 
@@ -150,7 +150,11 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         ddp_find_unused_parameters=False,
         disable_tqdm=False,
     )
-    muon = MuonAdamW(model, sft["learning_rate"], sft["weight_decay"]) if sft["optimizer"] == "muon" else None
+    muon = (
+        MuonAdamW(model, sft["learning_rate"], sft["weight_decay"], models.fast_dtype())
+        if sft["optimizer"] == "muon"
+        else None
+    )
     trainer = CompletionTrainer(
         model=model,
         args=arguments,
@@ -179,7 +183,7 @@ def main():
     sft = recipe.sft_settings(settings, base["kind"])
     if sft["optimizer"] == "muon" and parallel.shares_weights():
         raise UserError("Muon needs whole matrices, and FSDP shares them out: add --set sft.optimizer=adamw.")
-    tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
+    tokenizer, model = models.load(base["path"], settings)
     lengths = [len(encode(record, tokenizer)["input_ids"]) for record in train]
     max_length = sft["max_length"] = min(sft["max_length"], models.longest(model) or sft["max_length"])
     records = [record for record, length in zip(train, lengths, strict=True) if length <= max_length]

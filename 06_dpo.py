@@ -37,7 +37,7 @@ import time
 from functools import partial
 
 import tools as toolbox
-from playground import artifacts, checking, negatives, parallel, recipe, scoring, tracking
+from playground import artifacts, checking, negatives, parallel, prompting, recipe, scoring, tracking
 from playground.artifacts import UserError
 from playground.exchange import Exchange
 
@@ -113,7 +113,7 @@ def collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
     pairs, rng = list(pairs.values()), random.Random(settings["seed"])
     missing = max(0, dpo["min_pairs"] - len(pairs))
     for record, wrong in itertools.islice(negatives.hard_negatives(records, rng), missing):
-        ids = toolbox.encode_completion(wrong, tokenizer)
+        ids = prompting.encode_completion(wrong, tokenizer)
         pairs.append(pair_of(record, "hard negative", "hard negative", record["completion"], wrong, ids))
     rng.shuffle(pairs)
     return parallel.even(pairs[: dpo["max_pairs"]])  # DPOTrainer needs as many in every process
@@ -126,8 +126,8 @@ def quality(validation):
 
 def encode(pair, tokenizer):
     """The token ids that DPOTrainer wants."""
-    chosen = toolbox.encode_completion(pair["chosen"], tokenizer)
-    prompt = toolbox.encode_prompt(pair["prompt"], tokenizer)
+    chosen = prompting.encode_completion(pair["chosen"], tokenizer)
+    prompt = prompting.encode_prompt(pair["prompt"], tokenizer)
     return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": pair["rejected_ids"]}
 
 
@@ -150,7 +150,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
 
         def create_optimizer(self, model=None):
             if sft["optimizer"] == "muon":
-                self.optimizer = MuonAdamW(self.model, learning_rate, weight_decay=0.0)
+                self.optimizer = MuonAdamW(self.model, learning_rate, 0.0, models.fast_dtype())
             return super().create_optimizer(model)  # makes one where there is none
 
     class Checkpoints(TrainerCallback):

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import tools as toolbox
-from playground import memory, models, parallel
+from playground import memory, models, parallel, prompting
 from playground.artifacts import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
@@ -48,7 +48,7 @@ def grammar_of_calls(tools, tokenizer):
 def generate(
     model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
 ):
-    """One Completion for each prompt (a record's `prompt`), in their order.
+    """One Completion for each prompt (a record's `prompt`, or token ids), in their order.
 
     With `grammar`, only tokens that keep the text completable within `generate.max_new_tokens` are allowed,
     so each text is in the grammar's language; jump_ahead: what the grammar forces is not asked of the model.
@@ -56,7 +56,7 @@ def generate(
     is greedy. progress: a tqdm description; no bar where None. Several processes that work as one answer a share of
     the prompts each, and all get all completions.
     """
-    import torch
+    import numpy as np
     from tqdm import tqdm
 
     from playground.grammar import TooManyWays
@@ -67,15 +67,19 @@ def generate(
             f"generate.max_new_tokens is {settings['max_new_tokens']}: the shortest valid text needs "
             f"{grammar.start.tokens_missing} tokens."
         )
+
+    def encode(prompt):
+        return prompting.encode_prompt(prompt, tokenizer) if isinstance(prompt, str) else prompt
+
     temperature = settings["temperature"] if temperature is None else temperature
     seed = recipe["seed"] if seed is None else seed
-    encoded = fit([toolbox.encode_prompt(prompt, tokenizer) for prompt in prompts], model, settings["max_new_tokens"])
+    encoded = fit([encode(prompt) for prompt in prompts], model, settings["max_new_tokens"])
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
     in_shares = not models.is_sharded(model)  # else all processes have to take part in every step of the model
     if in_shares:
         order, seed = order[parallel.rank() :: parallel.size()], parallel.own_seed(seed)
-    sampler = (temperature, torch.Generator(model.device).manual_seed(seed))
+    sampler = (temperature, np.random.default_rng(seed))
 
     def answer():
         """[(which prompt, its Completion)] of this process."""
@@ -133,8 +137,8 @@ def leave_out_long(rows, tokenizer, model, recipe):
         return rows
 
     def length(row):
-        own = len(toolbox.encode_completion(row["completion"], tokenizer)) if "completion" in row else 0
-        return len(toolbox.encode_prompt(row["prompt"], tokenizer)) + max(own, recipe["generate"]["max_new_tokens"])
+        own = len(prompting.encode_completion(row["completion"], tokenizer)) if "completion" in row else 0
+        return len(prompting.encode_prompt(row["prompt"], tokenizer)) + max(own, recipe["generate"]["max_new_tokens"])
 
     kept = [row for row in rows if length(row) <= positions]
     if rows and not kept:
@@ -206,7 +210,7 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
                 logits, attention_mask, copies = logits[copies], attention_mask[copies], []
             if matchers:
                 _mask(logits, [(matchers[row], left(row)) if r else None for row, r in zip(rows, read, strict=True)])
-            for row, r, token in zip(rows, read, _choose(logits, *sampler).tolist(), strict=True):
+            for row, r, token in zip(rows, read, _choose(logits, *sampler), strict=True):
                 if r:
                     passes[row] += 1
                     if matchers and token != tokenizer.eos_token_id:
@@ -238,15 +242,18 @@ def _mask(logits, places):
 
 
 def _choose(logits, temperature, generator):
+    """The next token of each row, as a list; generator: numpy's."""
+    import numpy as np
     import torch
 
     if temperature == 0:
-        return logits.argmax(dim=-1)
-    # Where a random number falls among the summed probabilities: torch.multinomial draws one for each token.
-    summed = torch.softmax(logits / temperature, dim=-1).double().cumsum(dim=-1)
-    draws = torch.rand(len(logits), 1, dtype=torch.double, device=logits.device, generator=generator) * summed[:, -1:]
-    below = torch.nextafter(summed[:, -1:], torch.zeros_like(draws))  # or a token of probability 0 might be next
-    return torch.searchsorted(summed, torch.minimum(draws, below), right=True).squeeze(1)
+        return logits.argmax(dim=-1).tolist()
+    # Where a random number falls among the summed probabilities: torch.multinomial draws one for each token. Summed by
+    # the CPU, because not every GPU has float64, and in float32 a sum of many small ones is too rough.
+    summed = torch.softmax(logits / temperature, dim=-1).cpu().numpy().cumsum(axis=1, dtype=np.float64)
+    draws = generator.random((len(summed), 1)) * summed[:, -1:]
+    below = np.nextafter(summed[:, -1:], 0)  # or a token of probability 0 might be next
+    return (summed <= np.minimum(draws, below)).sum(axis=1).tolist()
 
 
 def positions(model, attention_mask, length):

@@ -7,7 +7,7 @@ import threading
 import warnings
 from pathlib import Path
 
-from playground import memory, parallel
+from playground import memory, parallel, smollm2
 from playground.artifacts import UserError, read_manifest, require, sha256
 
 DEFAULT = "distilgpt2"
@@ -18,13 +18,16 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
 
 
 def find_base(name):
-    """The base model `name` as {"name", "kind", "path"}; kind is "embedded", "folder" or "hub".
+    """The base model `name` as {"name", "kind", "path"}; kind is "embedded", "package", "folder" or "hub".
 
     A hub model is taken from the cache, else downloaded. Where the hub cannot be reached, the default
     model is replaced by the embedded one (with a line that says so); for any other name that is a UserError.
     """
     if name == "embedded":
         return {"name": name, "kind": "embedded", "path": str(EMBEDDED)}
+    if name == "smollm2":
+        _quiet()
+        return {"name": name, "kind": "package", "path": str(smollm2.find())}
     if Path(name).is_dir():
         return {"name": name, "kind": "folder", "path": str(Path(name))}
     from huggingface_hub import HfApi, snapshot_download
@@ -46,11 +49,25 @@ def find_base(name):
         try:
             return {"name": name, "kind": "hub", "path": snapshot_download(name, allow_patterns=FILES)}
         except Exception as error:  # whatever the network or the disk did
-            raise UserError(f"--model {name}: cannot be downloaded ({_first_line(error)}): try again.") from None
+            raise UserError(f"--model {name}: cannot be downloaded ({first_line(error)}): try again.") from None
     if name != DEFAULT:
         raise UserError(f"--model {name}: not in the cache, and the hub cannot be reached: use a folder or `embedded`.")
-    print(f"{name} is not cached and the hub not reachable: using the embedded model.", file=sys.stderr)
+    print(f"{name} is not cached and the hub not reachable: using the embedded model; --model smollm2 is a real one "
+          "from the Python package index.", file=sys.stderr)  # fmt: skip
     return find_base("embedded")
+
+
+def load(path, recipe, base_path=None):
+    """(tokenizer, model) in a folder; base_path: of the model to which the folder's adapter belongs.
+
+    Raises UserError where the tokenizer has tokens that the model does not know.
+    """
+    tokenizer, model = load_tokenizer(path, recipe), load_model(path, recipe, base_path)
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise UserError(f"{path}: the tokenizer has {len(tokenizer)} tokens, more tokens than the model ({known}): "
+                        "take the tokenizer that belongs to it.")  # fmt: skip
+    return tokenizer, model
 
 
 def load_tokenizer(path, recipe=None):
@@ -66,7 +83,10 @@ def load_tokenizer(path, recipe=None):
             path, padding_side="left", trust_remote_code=bool(recipe and recipe["model"]["trust_remote_code"])
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} holds no tokenizer that can be loaded ({_first_line(error)}).") from None
+        raise UserError(f"{path} holds no tokenizer that can be loaded ({first_line(error)}).") from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{path}: its tokenizer has no end-of-sequence token, so a model could never stop: name one as "
+                        '"eos_token" in tokenizer_config.json.')  # fmt: skip
     # Sharing the padding token with end-of-text is safe here because labels and attention masks are always
     # built from lengths, never by comparing tokens with the padding token.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -90,7 +110,7 @@ def load_checkpoint(recipe, stage):
     """(tokenizer, model, base) of a training stage's artifact, on the base model that its manifest names."""
     base = find_base(read_manifest(recipe["output_dir"], stage)["base_model"]["name"])
     path = require(recipe["output_dir"], stage, "model")
-    return load_tokenizer(path, recipe), load_model(path, recipe, base["path"]), base
+    return *load(path, recipe, base["path"]), base
 
 
 def load_start(recipe, stage, tool_file):
@@ -213,7 +233,7 @@ def load_model(path, recipe, base_path=None):
         if not settings["device_map"]:
             model.to(place)
     except (OSError, ValueError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
-        raise UserError(f"{path} holds no model that can be loaded ({_first_line(error)}).") from None
+        raise UserError(f"{path} holds no model that can be loaded ({first_line(error)}).") from None
     # Drawing dropout's masks takes a CPU a third of a training step of distilgpt2's shape.
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -233,12 +253,15 @@ def _require_safetensors(path):
 
 
 def device(name="auto"):
-    """What models run on; `auto` takes a GPU where there is one. Raises UserError for one that is not there."""
+    """What models run on; `auto` takes a CUDA GPU where there is one. Raises UserError for one that is not there.
+
+    `mps`, Apple's GPU, has to be asked for: nobody has measured yet whether it is faster for these models.
+    """
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return next(kind for kind in there if there[kind])
+        return "cuda" if there["cuda"] else "cpu"
     if not there[name]:
         raise UserError(f"model.device is {name}, and this machine has none: set model.device=auto or cpu.")
     return name
@@ -262,7 +285,16 @@ def has_bf16():
 
     if torch.cuda.is_initialized():  # there may be a GPU that the recipe does not use
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # The processor can be told to PyTorch's libraries as an older one, and then they do not use what it has.
+    allowed = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return allowed and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def fast_dtype():
+    """The dtype in which the device of the models loaded multiplies matrices fastest."""
+    import torch
+
+    return torch.bfloat16 if has_bf16() else torch.float32
 
 
 def half_precision(device):
@@ -328,7 +360,7 @@ def _quiet():
     logging.disable_progress_bar()
 
 
-def _first_line(error):
+def first_line(error):
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 

@@ -12,9 +12,9 @@ from conftest import save_random_model
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, prompting, recipe, scoring
 from playground.exchange import Exchange
-from playground.muon import MuonAdamW
+from playground.muon import MuonAdamW, orthogonalized
 
 stage = importlib.import_module("03_finetune")
 RECORDS = [
@@ -40,7 +40,7 @@ def test_labels_are_the_completion_and_the_end_of_sequence(tokenizer):
 
 def test_training_reads_the_tokens_that_generation_starts_from(tokenizer):
     record = RECORDS[0]
-    prompt = toolbox.encode_prompt(record["prompt"], tokenizer)
+    prompt = prompting.encode_prompt(record["prompt"], tokenizer)
     encoded = stage.encode(record, tokenizer)
     assert encoded["input_ids"][: len(prompt)] == prompt
     assert encoded["labels"][: len(prompt)] == [stage.IGNORE] * len(prompt)
@@ -199,9 +199,8 @@ def test_muon_takes_the_matrices_inside_and_adamw_the_rest(tmp_path, tokenizer, 
     folder = save_random_model(tmp_path, tokenizer, architecture, **SMALL[architecture])
     model = AutoModelForCausalLM.from_pretrained(folder)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    inside, outside = MuonAdamW(model, 0.1, 0.0).parts
-    matrices = {names[id(parameter)] for parameter in inside.param_groups[0]["params"]}
-    rest = {names[id(parameter)] for parameter in outside.param_groups[0]["params"]}
+    optimizer = MuonAdamW(model, 0.1, 0.0)
+    matrices, rest = ({names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups)
     assert matrices | rest == set(names.values()) and not matrices & rest
     assert matrices == {name for name in names.values() if re.search(r"(attn|mlp)\..*weight", name)}
 
@@ -219,6 +218,41 @@ def test_muon_steps_by_an_orthogonal_matrix_of_adamws_size_and_adamw_by_signs(fo
     values = torch.linalg.svdvals(step) / (0.2 * max(matrix.shape) ** 0.5)
     assert values.min() > 0.6 and values.max() < 1.3
     assert torch.allclose(before[1] - embedding.detach(), 0.01 * embedding.grad.sign(), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 40, 24)])
+def test_the_orthogonal_factor_is_that_of_the_svd_and_of_pytorchs_muon(shape):
+    from torch.optim._muon import DEFAULT_A, DEFAULT_B, DEFAULT_C, _zeropower_via_newtonschulz
+
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalized(matrices)
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    # The iteration stops with singular values around 1; along the singular vectors it is exact.
+    along = torch.diagonal(u.mT @ found @ v.mT, dim1=1, dim2=2)
+    assert along.min() > 0.6 and along.max() < 1.3
+    assert torch.allclose(found, u @ torch.diag_embed(along) @ v, atol=1e-3)
+    for matrix, one in zip(matrices, found, strict=True):
+        pytorchs = _zeropower_via_newtonschulz(matrix, (DEFAULT_A, DEFAULT_B, DEFAULT_C), 5, 1e-7).float()
+        assert torch.allclose(one, pytorchs, atol=0.03)  # which is bfloat16's
+
+
+def test_muon_makes_the_steps_of_pytorchs_optimizers(folder):
+    ours, theirs = (AutoModelForCausalLM.from_pretrained(folder / "base") for _ in range(2))
+    optimizer = MuonAdamW(ours, lr=0.01, weight_decay=0.1, dtype=torch.bfloat16)
+    names = dict(theirs.named_parameters())
+    chosen = {id(parameter) for parameter in optimizer.param_groups[0]["params"]}
+    inside = [names[name] for name, parameter in ours.named_parameters() if id(parameter) in chosen]
+    rest = [parameter for parameter in names.values() if not any(parameter is one for one in inside)]
+    reference = torch.optim.Muon(inside, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    generator = torch.Generator().manual_seed(0)
+    adamw = torch.optim.AdamW(rest, lr=0.01, weight_decay=0.0)
+    for _ in range(3):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = other.grad = torch.randn(mine.shape, generator=generator)
+        for each in (optimizer, reference, adamw):
+            each.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=2e-3)
 
 
 def test_muon_trains_alone_where_there_are_matrices_only(folder):
