@@ -44,7 +44,7 @@ def main():
     from playground import generation, models
 
     base = models.find_base(settings["model"]["name"])
-    tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
+    tokenizer, model = models.load(base["path"], settings)
     tools, splits = dataset.tools, dataset.splits
     first_turns = [row for row in splits["test"] if scoring.last_result(row["prompt"]) is None]
     requests = first_turns[: settings["baseline"]["requests"]]
@@ -57,7 +57,7 @@ def main():
         for kind in ("plain", "few_shot"):
             prompts = [row["prompt"] for row in requests]
             if kind == "few_shot":
-                prompts = [prompting.few_shot(prompt, examples, tools) for prompt in prompts]
+                prompts = [prompting.few_shot(prompt, examples, tools, tokenizer) for prompt in prompts]
             completions = generation.generate(model, tokenizer, prompts, settings, progress=kind)
             scores = []
             for row, completion in zip(requests, completions, strict=True):

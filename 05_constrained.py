@@ -24,7 +24,7 @@ manifest.json. Next: 06_dpo.py
 import time
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
+from playground import artifacts, prompting, recipe, scoring
 
 STAGE = "05_constrained"
 TOP = 3  # tokens shown of those that the model would have liked most
@@ -124,7 +124,7 @@ def one_request(settings, options, tools):
         print(generation.generate(model, tokenizer, [options.prompt], settings, grammar=compiled)[0].text.strip())
         return
     limit = max(settings["generate"]["max_new_tokens"], compiled.start.tokens_missing)
-    [prompt_ids] = generation.fit([toolbox.encode_prompt(options.prompt, tokenizer)], model, limit)
+    [prompt_ids] = generation.fit([prompting.encode_prompt(options.prompt, tokenizer)], model, limit)
     steps, ids = traced_decoding(model, tokenizer, prompt_ids, compiled.matcher(), limit)
     text = tokenizer.decode(ids, skip_special_tokens=True).strip()
     show_steps(steps)
@@ -189,7 +189,7 @@ def main():
         same = sum(map(str.__eq__, with_jumps, without)) / len(requests)
         metrics["same_text_with_and_without_jumps"] = same
         limit = settings["generate"]["max_new_tokens"]
-        [prompt_ids] = generation.fit([toolbox.encode_prompt(requests[0]["prompt"], tokenizer)], tuned, limit)
+        [prompt_ids] = generation.fit([prompting.encode_prompt(requests[0]["prompt"], tokenizer)], tuned, limit)
         steps, ids = traced_decoding(tuned, tokenizer, prompt_ids, compiled.matcher(), limit)
         text = tokenizer.decode(ids, skip_special_tokens=True).strip()
         page.write_trace(artifact.path, requests[0]["prompt"], steps, text)

@@ -34,7 +34,7 @@ from functools import partial
 from statistics import fmean as mean
 
 import tools as toolbox
-from playground import artifacts, checking, memory, models, parallel, recipe, report, scoring, tracking
+from playground import artifacts, checking, memory, models, parallel, prompting, recipe, report, scoring, tracking
 from playground.artifacts import UserError
 from playground.exchange import Exchange
 from playground.learner import (
@@ -126,7 +126,7 @@ def lay_out(learner, answers, kl_coef, ppo):
     import torch
 
     device, rows = learner.accelerator.device, range(len(answers))
-    prompts = [toolbox.encode_prompt(record["prompt"], learner.tokenizer) for record, _, _ in answers]
+    prompts = [prompting.encode_prompt(record["prompt"], learner.tokenizer) for record, _, _ in answers]
     completions = [completion.token_ids for _, completion, _ in answers]
     lengths = torch.tensor([len(ids) for ids in completions], device=device)
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)

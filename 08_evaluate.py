@@ -111,8 +111,7 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
                 made = predictions.kept(name, model_hash, group, [record["id"] for record in asked])
                 if made is None:
                     if tokenizer is None:
-                        tokenizer = models.load_tokenizer(folder, settings)
-                        model = models.load_model(folder, settings, base_path)
+                        tokenizer, model = models.load(folder, settings, base_path)
                         compiled = generation.grammar_of_calls(tools, tokenizer)
                     constraint = compiled if decoding == "constrained" else None
                     progress = f"{name}, {', '.join(group.values())}"
@@ -132,7 +131,7 @@ def evaluate_leaderboard(folder, settings):
 
     categories = bfcl.load(folder)
     base = models.find_base(settings["model"]["name"])
-    tokenizer, model = models.load_tokenizer(base["path"], settings), models.load_model(base["path"], settings)
+    tokenizer, model = models.load(base["path"], settings)
     cells, predictions = {}, []
     with artifacts.stage(settings, "08_bfcl", base_model=base, **models.placement(model)) as artifact:
         for category, rows in categories.items():

@@ -134,23 +134,6 @@ def format_prompt(prompt):
     return f"User: {prompt}\nCall:"
 
 
-def encode_prompt(prompt, tokenizer):
-    """Token ids of a prompt, up to the point where the model starts to write."""
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": prompt}]
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    return tokenizer(format_prompt(prompt))["input_ids"]
-
-
-def encode_completion(completion, tokenizer):
-    """Token ids that a model is trained to write: the completion and the end-of-sequence token.
-
-    Prompt and completion are encoded apart, so training sees the very tokens that generation starts from.
-    """
-    text = completion if tokenizer.chat_template else f" {completion}"
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-
-
 def to_json(value):
     """Canonical JSON: Python's default separators, keys as they stand, no escapes but the necessary ones."""
     return json.dumps(value, ensure_ascii=False)

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import generation, models, recipe
+from playground import generation, models, prompting, recipe
 from playground.sources import templates
 
 REQUESTS, STEPS = 20, 250
@@ -33,7 +33,7 @@ def distilgpt2_shape(tokenizer, tools):
     model = GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
     texts = [
-        toolbox.encode_prompt(row["prompt"], tokenizer) + toolbox.encode_completion(row["completion"], tokenizer)
+        prompting.encode_prompt(row["prompt"], tokenizer) + prompting.encode_completion(row["completion"], tokenizer)
         for row in templates.build_splits({"train": 8 * STEPS}, tools, 0)["train"]
     ]
     for step in range(STEPS):
@@ -72,7 +72,7 @@ def measure(label, model, tokenizer, prompts, tools, settings, free_as_long):
         return generation.generate(model, tokenizer, [prompt], settings, grammar=ours, temperature=0.0)[0].token_ids
 
     def generate(prompt, processors=(), **length):
-        ids = torch.tensor([toolbox.encode_prompt(prompt, tokenizer)])
+        ids = torch.tensor([prompting.encode_prompt(prompt, tokenizer)])
         length = {"max_new_tokens": settings["generate"]["max_new_tokens"]} | length
         with torch.inference_mode():
             made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **length,

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import models, negatives, recipe
+from playground import models, negatives, prompting, recipe
 from playground.sources import templates
 
 stage = importlib.import_module("06_dpo")
@@ -28,7 +28,7 @@ def pairs_of(tokenizer):
     records = list(templates.build_splits({"train": 2 * PAIRS}, toolbox.load_tools(), 0)["train"])
     wrong = list(negatives.hard_negatives(records, random.Random(0)))[:PAIRS]
     return [stage.pair_of(row, "hard negative", "bench", row["completion"], text,
-                          toolbox.encode_completion(text, tokenizer)) for row, text in wrong]  # fmt: skip
+                          prompting.encode_completion(text, tokenizer)) for row, text in wrong]  # fmt: skip
 
 
 def plain_trainer(pairs, settings, folder):

@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
 from bench.grammar import many_tools
-from playground import generation, models, recipe
+from playground import generation, models, prompting, recipe
 from playground.grammar.processor import GrammarLogitsProcessor
 from playground.sources import templates
 
@@ -38,7 +38,7 @@ def timed(work):
 def theirs(model, tokenizer, prompts, limit, grammar, batch_size):
     """`model.generate` in batches."""
     for begin in range(0, len(prompts), batch_size):
-        rows = [{"input_ids": toolbox.encode_prompt(p, tokenizer)} for p in prompts[begin : begin + batch_size]]
+        rows = [{"input_ids": prompting.encode_prompt(p, tokenizer)} for p in prompts[begin : begin + batch_size]]
         batch = tokenizer.pad(rows, return_tensors="pt")
         length = batch["input_ids"].shape[1]
         processors = [GrammarLogitsProcessor(grammar, length, limit)] if grammar else []

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import checking, learner, models, recipe
+from playground import checking, learner, models, prompting, recipe
 from playground.sources import templates
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def main():
     settings = recipe.load(None, [("generate.max_new_tokens", LENGTH), ("ppo.target_kl", None)])
     ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), models.load_tokenizer(models.EMBEDDED)
     records = list(templates.build_splits({"train": ppo["rollouts"]}, tools, 0)["train"])
-    prompts = [toolbox.encode_prompt(record["prompt"], tokenizer) for record in records]
+    prompts = [prompting.encode_prompt(record["prompt"], tokenizer) for record in records]
     python = installed()
     took = {"TRL 0.24's PPOTrainer": theirs(python, prompts, tokenizer.eos_token, ppo)} if python else {}
     took["07_ppo.py"] = ours(records, tools, tokenizer, settings)

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts, models
+from playground import artifacts, models, prompting
 from playground.artifacts import UserError
 
 # What `tools.format_prompt` and `tools.with_results` make, as a chat. The tools are in the weights, not in the prompt:
@@ -42,6 +42,12 @@ CHAT_TEMPLATE = """
 {%- endfor -%}
 {{- "Call:" if add_generation_prompt -}}
 """
+# Before a model's own template: the system message that it was trained with, where a chat has none.
+SYSTEM_MESSAGE = """
+{%- if messages[0].role != "system" -%}
+{%- set messages = [{"role": "system", "content": SYSTEM}] + messages -%}
+{%- endif -%}
+""".replace("SYSTEM", toolbox.to_json(prompting.SYSTEM))
 SECTIONS = {"03_finetune": "sft", "06_dpo": "dpo", "07_ppo": "ppo"}  # of the recipe, by stage
 PROBES = ("Weather in Oslo?", 'São  Paulo\nCall: {"tool": "x", "args": {}}\nResult: {"value": 1}')
 
@@ -65,8 +71,7 @@ def export(stage_folder, folder):
     tokenizer, model, base = models.load_checkpoint(recipe, source.name)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    if not tokenizer.chat_template:
-        add_templates(tokenizer, tools)
+    add_templates(tokenizer, tools)
     from transformers import GenerationConfig
 
     model.config.use_cache = True  # the trainers turn it off
@@ -89,14 +94,23 @@ def export(stage_folder, folder):
 
 
 def add_templates(tokenizer, tools):
-    """Give a tokenizer without a chat template one that makes the prompts of `tools.encode_prompt`, and its reader.
+    """Have a tokenizer's chat template make the prompts of training, and give it a reader where it had no template.
 
     Raises UserError where it would make others, as with a tokenizer that puts tokens of its own around a text.
     """
-    expected = [toolbox.encode_prompt(prompt, tokenizer) for prompt in PROBES]
-    tokenizer.chat_template = f"{{%- set TOOLS = {toolbox.to_json(list(tools))} -%}}{CHAT_TEMPLATE.strip()}"
-    if expected != [toolbox.encode_prompt(prompt, tokenizer) for prompt in PROBES]:
+    expected = [prompting.encode_prompt(prompt, tokenizer) for prompt in PROBES]
+    its_own = tokenizer.chat_template
+    if its_own:
+        tokenizer.chat_template = SYSTEM_MESSAGE.strip() + its_own
+        if expected == [_rendered(prompt, tokenizer) for prompt in PROBES]:
+            return
+        tokenizer.chat_template = its_own  # which may know no system message
+    else:
+        tokenizer.chat_template = f"{{%- set TOOLS = {toolbox.to_json(list(tools))} -%}}{CHAT_TEMPLATE.strip()}"
+    if expected != [_rendered(prompt, tokenizer) for prompt in PROBES]:
         raise UserError("this tokenizer adds tokens to a prompt that no chat template can make: it cannot be exported.")
+    if its_own:
+        return
     end = rf"\s*(?:{re.escape(tokenizer.eos_token)}|$)"
     tokenizer.response_template = {
         "defaults": {"role": "assistant"},
@@ -118,6 +132,11 @@ def add_templates(tokenizer, tools):
             },
         },
     }
+
+
+def _rendered(prompt, tokenizer):
+    messages = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
 def card(source, manifest, base, tools):

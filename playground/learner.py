@@ -6,8 +6,7 @@ import functools
 import os
 from collections import Counter
 
-import tools as toolbox
-from playground import checking, generation, memory, models, parallel
+from playground import checking, generation, memory, models, parallel, prompting
 
 
 @dataclasses.dataclass
@@ -143,7 +142,7 @@ def compare(answers, tokenizer, agree):
         record, best, paid = max(asked, key=lambda answer: (answer[2]["mean"], said[tuple(answer[1].token_ids)]))
         best_ids, most = best.token_ids, paid["mean"]
         if "completion" in record:
-            best_ids, most = toolbox.encode_completion(record["completion"], tokenizer), 1.0
+            best_ids, most = prompting.encode_completion(record["completion"], tokenizer), 1.0
         elif said[tuple(best_ids)] < agree or not checking.is_sure(paid):
             continue
         if any(parts["mean"] != most for _, _, parts in asked):

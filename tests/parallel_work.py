@@ -14,7 +14,7 @@ import torch
 from conftest import embedded_tokenizer, save_random_model
 
 import tools as toolbox
-from playground import artifacts, generation, learner, models, parallel, recipe
+from playground import artifacts, generation, learner, models, parallel, prompting, recipe
 from playground.errors import UserError
 from playground.generation import Completion
 from playground.sources import templates
@@ -157,7 +157,7 @@ def preference_curve(folder):
     settings = settings_for(folder, dpo={"batch_size": 8, "epochs": 2, "learning_rate": 1e-3})
     sft, pairs = recipe.sft_settings(settings, "hub"), []
     for number, record in enumerate(records_of(24)):
-        ids = toolbox.encode_completion(f"wrong {number}", tokenizer)
+        ids = prompting.encode_completion(f"wrong {number}", tokenizer)
         pairs.append(stage.pair_of(record, "wrong value", "test", record["completion"], f"wrong {number}", ids))
     with artifacts.stage(settings, "06_dpo", resume=True) as artifact:
         arguments = (model, tokenizer, parallel.even(pairs), sft, settings, artifact, lambda *_: None)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import tools as toolbox
-from playground import models, negatives, recipe
+from playground import models, negatives, prompting, recipe
 from playground.checking import Checker
 from playground.generation import Completion
 
@@ -67,7 +67,7 @@ def collect(monkeypatch, drawn, **dpo):
 
     monkeypatch.setattr(stage, "draw_samples", draw)
     tokenizer = SimpleNamespace(chat_template="x", eos_token_id=0)
-    monkeypatch.setattr(toolbox, "encode_completion", lambda text, _: [len(text)])
+    monkeypatch.setattr(prompting, "encode_completion", lambda text, _: [len(text)])
     return stage.collect_pairs(None, tokenizer, records, [], TOOLS, CHECKER, settings)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tools as toolbox
-from playground import artifacts, export, generation, models, recipe
+from playground import artifacts, export, generation, models, prompting, recipe
 
 ROOT = Path(__file__).parents[1]
 REQUESTS = ["Weather in São Paulo?", "what's  15% of 80", 'say "hi"']
@@ -62,7 +62,7 @@ def test_transformers_alone_writes_what_the_stage_writes(exported):
     for request, token_ids in zip(REQUESTS, expected, strict=True):
         messages = [{"role": "user", "content": request}]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
-        assert ids[0].tolist() == toolbox.encode_prompt(request, stage_tokenizer)
+        assert ids[0].tolist() == prompting.encode_prompt(request, stage_tokenizer)
         assert model.generate(ids)[0, ids.shape[1] :].tolist() == token_ids
 
 
@@ -74,7 +74,7 @@ def test_the_chat_template_makes_the_prompt_of_a_turn_after_a_tool_ran(tokenizer
         {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]},
         {"role": "tool", "content": toolbox.to_json(result)},
     ]
-    expected = toolbox.encode_prompt(toolbox.with_results("Weather in Oslo?", [(CALL, result)]), tokenizer)
+    expected = prompting.encode_prompt(toolbox.with_results("Weather in Oslo?", [(CALL, result)]), tokenizer)
     template = load(exported[1])[0].apply_chat_template
     assert template(messages, add_generation_prompt=True)["input_ids"] == expected
     function["arguments"] = toolbox.to_json(CALL["args"])  # as OpenAI's clients send it

@@ -11,7 +11,7 @@ import torch
 from conftest import save_random_model
 
 import tools as toolbox
-from playground import artifacts, generation, learner, memory, models, recipe
+from playground import artifacts, generation, learner, memory, models, prompting, recipe
 from playground.checking import Checker
 from playground.generation import Completion
 
@@ -136,7 +136,7 @@ def test_the_explained_variance_is_1_for_the_returns_and_0_for_their_mean():
 
 def alone(model, record, completion, tokenizer):
     """Log-probabilities of a completion's tokens, from the row alone and unpadded."""
-    prompt = toolbox.encode_prompt(record["prompt"], tokenizer)
+    prompt = prompting.encode_prompt(record["prompt"], tokenizer)
     logits = model(torch.tensor([prompt + completion.token_ids])).logits[0, len(prompt) - 1 : -1]
     return torch.log_softmax(logits, dim=-1)[range(len(completion.token_ids)), completion.token_ids]
 

@@ -183,6 +183,15 @@ def with_mark(dfa):
     return Dfa(classes, table[:, used], np.arange(states + 1) == states, np.append(dfa.whole, True))
 
 
+def without(dfa, bytes_out):
+    """The Dfa of the texts that another accepts and that hold none of these bytes."""
+    width = dfa.table.shape[1]
+    gone = np.isin(np.arange(256), list(bytes_out))
+    used, classes = np.unique(np.where(gone, width, dfa.classes), return_inverse=True)
+    table = np.column_stack([dfa.table, np.full(len(dfa.table), -1)])
+    return Dfa(classes, table[:, used], dfa.accepting, dfa.whole)
+
+
 def intersect(left, right):
     """The Dfa of the texts that both accept (the product construction)."""
     pairs, classes = np.unique(np.stack([left.classes, right.classes]), axis=1, return_inverse=True)

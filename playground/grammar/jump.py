@@ -1,5 +1,8 @@
 """Jump-ahead: where the grammar leaves one continuation, its tokens need no forward pass each."""
 
+# A text that holds a special token's name is only text.
+PLAIN = {"add_special_tokens": False, "split_special_tokens": True}
+
 
 def jump(matcher, tokenizer, ids, tokens_left):
     """Move a matcher over the tokens that it forces, and return them; [] where there are none.
@@ -20,12 +23,12 @@ def jump(matcher, tokenizer, ids, tokens_left):
         before = written.decode()
     except UnicodeDecodeError:  # in the middle of a character
         return []
-    whole = tokenizer(before + forced, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(before + forced, **PLAIN)["input_ids"]
     if whole[: len(ids)] != ids:
         ids, before = [], ""
-        whole = tokenizer(forced, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(forced, **PLAIN)["input_ids"]
     if b"".join(vocabulary.token_bytes[token_id] or b"" for token_id in whole) != (before + forced).encode():
-        return []  # a tokenizer that begins every text with a space, or a constant with a special token's name
+        return []  # a tokenizer that begins every text with a space
     if state.stable is None:
         state.stable = _stable_bytes(state, tokenizer, before + forced) - len(before.encode())
     run, length = [], 0
@@ -53,7 +56,7 @@ def _stable_bytes(state, tokenizer, text):
         return len(text.encode())
     probes = [text + chr(byte) for byte in following if byte < 0x80]
     probes += [text + "é"] if any(byte >= 0x80 for byte in following) else []
-    encoded = [tokenizer(probe, add_special_tokens=False)["input_ids"] for probe in probes]
+    encoded = [tokenizer(probe, **PLAIN)["input_ids"] for probe in probes]
     common = 0
     while all(len(ids) > common and ids[common] == encoded[0][common] for ids in encoded):
         common += 1

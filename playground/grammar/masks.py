@@ -34,7 +34,8 @@ def compile_schema(schema, tokenizer, leading_space=False):
     Raises UnsupportedSchema, naming the place and the keyword.
     """
     try:
-        return Grammar(build(schema), vocabulary_of(tokenizer), leading_space)
+        vocabulary = vocabulary_of(tokenizer)
+        return Grammar(build(schema, vocabulary), vocabulary, leading_space)
     except TooManyWays as error:
         raise UnsupportedSchema("", f"a schema whose text can begin in so many ways ({error})") from None
 

@@ -75,6 +75,26 @@ def any_string():
     return nfa.determinize(start, start)
 
 
+@functools.lru_cache(maxsize=8)
+def strings_of(characters):
+    """The Dfa of strings of ASCII and these characters, as far as the characters can write them in JSON."""
+    arrows = [{}]  # a trie whose leaves are its root
+    for character in {*map(chr, range(0x80)), *characters}:
+        written = json.dumps(character, ensure_ascii=False)[1:-1]
+        if characters.issuperset(written):
+            *before, last = written.encode()
+            state = 0
+            for byte in before:
+                if byte not in arrows[state]:
+                    arrows[state][byte] = len(arrows)
+                    arrows.append({})
+                state = arrows[state][byte]
+            arrows[state][last] = 0
+    rows = [[following.get(byte, -1) for byte in range(256)] for following in arrows]
+    is_root = np.arange(len(rows)) == 0
+    return Dfa(np.arange(256), rows, is_root, is_root)
+
+
 @functools.lru_cache(maxsize=256)
 def length_dfa(low, high):
     """The Dfa of strings of low to high (None: no bound) characters: that of any string, once for each count."""

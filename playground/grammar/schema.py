@@ -31,11 +31,16 @@ NEVER = Choice(())
 PLAIN = {"type", "minLength", "maxLength", "multipleOf", *NUMBERS}  # that jsonschema answers at once
 
 
-def build(schema):
-    """The node of all canonical texts of `schema`. Raises UnsupportedSchema, also for one that nothing can satisfy."""
+def build(schema, vocabulary):
+    """The node of all canonical texts of `schema` that a Vocabulary can spell.
+
+    Raises UnsupportedSchema, also for one that nothing can satisfy.
+    """
+    if not vocabulary.spells(b'{}[]":, '):
+        raise UnsupportedSchema("", "a tokenizer that cannot spell JSON's own characters")
     try:
         document = Document(schema)
-        root = Builder(document).node(document.root, "")
+        root = Builder(document, vocabulary).node(document.root, "")
         measure(root)
     except RecursionError:
         raise UnsupportedSchema("", "a schema with so many levels and references") from None
@@ -46,8 +51,8 @@ def build(schema):
 
 
 class Builder:
-    def __init__(self, document):
-        self.document = document
+    def __init__(self, document, vocabulary):
+        self.document, self.vocabulary = document, vocabulary
         self.made, self.count = {}, 0  # {hash of a schema as text: its node, or the Rule that will be}
 
     def node(self, schema, pointer):
@@ -102,7 +107,15 @@ class Builder:
         if "pattern" in schema:
             found = pattern_dfa(schema["pattern"])
             values = [v for v in values if not isinstance(v, str) or found.accepts(dumps(v, pointer)[1:-1])]
-        return choice([Text(dumps(value, pointer)) for value in values])
+        return choice([self._text(dumps(value, pointer), pointer) for value in values])
+
+    def _text(self, data, pointer):
+        if not self.vocabulary.spells(data):
+            raise UnsupportedSchema(pointer, f"{data.decode()[:100]}, which this model's tokenizer cannot spell,")
+        return Text(data)
+
+    def _spellable(self, dfa):
+        return dfa if self.vocabulary.spellable is None else intersect(dfa, self.vocabulary.spellable)
 
     def _type(self, name, schema, pointer):
         if self.count > MAX_NODES:
@@ -161,7 +174,8 @@ class Builder:
         elif schema.get("format") in REFUSED:
             raise UnsupportedSchema(f"{pointer}/format", f"the format {schema['format']!r}")
         if not dfas:
-            return Sequence((Text(b'"'), Scan(any_string(), 0, low, high), Text(b'"')))
+            return Sequence((Text(b'"'), Scan(self.vocabulary.spellable or any_string(), 0, low, high), Text(b'"')))
+        dfas = [self._spellable(dfas[0]), *dfas[1:]]
         if low:
             dfas.append(length_dfa(low, None))
         dfa = functools.reduce(intersect, dfas)
@@ -205,7 +219,7 @@ class Builder:
         for value in values:
             if ask.is_valid(value) and not any(merging.same(value, other) for other in kept):
                 kept.append(value)
-        texts = frozenset(dumps(value, pointer) for value in kept)
+        texts = frozenset(self._text(dumps(value, pointer), pointer).data for value in kept)
         high = len(texts) if high is None else min(high, len(texts))
         if low > high:
             return NEVER
@@ -218,6 +232,8 @@ class Builder:
         low, high = int(schema.get("minProperties", 0)), schema.get("maxProperties")
         names = [*properties, *sorted(required - properties.keys())]
         keys = [dumps(name, pointer) for name in names]
+        for key in keys:
+            self._text(key, pointer)
         values = [self.node(*self._named(schema, name, others, allowed, pointer)) for name in names]
         # How many are written: exactly, if the schema counts them, else whether there is any (and so a comma).
         most = len(names) if low > 1 or high is not None else 1
@@ -246,7 +262,7 @@ class Builder:
         if len(patterns) > 1 or (patterns and schema.get("additionalProperties", False) is not False):
             what = "several patterns of properties, or one in an object that is open to others"
             raise UnsupportedSchema(f"{pointer}/patternProperties", what)
-        return merging.others_of(schema), pattern_dfa(*patterns) if patterns else any_string()
+        return merging.others_of(schema), self._spellable(pattern_dfa(*patterns) if patterns else any_string())
 
     def _named(self, schema, name, others, allowed, pointer):
         """(the schema of a property that is named, or only required, where it stands)."""

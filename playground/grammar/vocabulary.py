@@ -4,6 +4,9 @@ import functools
 
 import numpy as np
 
+from playground.grammar.dfa import without
+from playground.grammar.patterns import any_string, strings_of
+
 TEXT_BYTES = [*range(0x20, 0xC0), *range(0xC2, 0xF5)]  # all that stand in canonical JSON
 
 
@@ -19,12 +22,13 @@ class Vocabulary:
         spelled = sorted((data, token_id) for token_id, data in enumerate(token_bytes) if data)
         self.sorted = [data for data, _ in spelled]
         self.ids = np.array([token_id for _, token_id in spelled], dtype=np.int64)
-        self.lengths = np.array([len(data) for data in self.sorted], dtype=np.int64)
+        self.lengths = np.array(list(map(len, self.sorted)), dtype=np.int64)
         self.longest = int(self.lengths.max())
         # Column by column in memory: `child` searches in one, and numpy would copy it otherwise.
         self.matrix = np.zeros((len(spelled), self.longest), dtype=np.uint8, order="F")
-        for row, data in enumerate(self.sorted):
-            self.matrix[row, : len(data)] = np.frombuffer(data, dtype=np.uint8)
+        rows = np.repeat(np.arange(len(spelled)), self.lengths)
+        columns = np.arange(len(rows)) - np.repeat(self.lengths.cumsum() - self.lengths, self.lengths)
+        self.matrix[rows, columns] = np.frombuffer(b"".join(self.sorted), dtype=np.uint8)
         # How many first bytes each token shares with the one before it.
         differs = np.ones((len(spelled), self.longest + 1), dtype=bool)
         differs[1:, :-1] = self.matrix[1:] != self.matrix[:-1]
@@ -33,11 +37,27 @@ class Vocabulary:
         self.known = set(self.sorted)
         self.everything = (0, len(spelled), 0)
         self._scans = {}
-        missing = [byte for byte in TEXT_BYTES if bytes([byte]) not in self.known]
-        if missing:
-            raise ValueError(
-                f"this tokenizer has no token for the byte 0x{missing[0]:02X}, so it cannot spell every text"
-            )
+        self.missing = {byte for byte in TEXT_BYTES if bytes([byte]) not in self.known}
+
+    @functools.cached_property
+    def spellable(self):
+        """The Dfa of the strings that tokens can spell, however they are begun; None where that is every string.
+
+        A tokenizer may lack the bytes that its training texts lacked, or know characters only. Each character of these
+        strings is a token or has a token for each of its bytes, so as many tokens as bytes are always enough.
+        """
+        if not self.missing:
+            return None
+        if any(not _is_text(data) for data in self.sorted):  # bytes are tokens, though not all of them
+            return without(any_string(), frozenset(self.missing))
+        characters = {data.decode() for data in self.sorted if len(data.decode()) == 1}
+        return strings_of(frozenset(characters))
+
+    def spells(self, data):
+        """Whether any text that holds the bytes `data` can be spelled, whatever token has begun it."""
+        if self.missing.isdisjoint(data):
+            return True
+        return self.spellable.accepts(data.replace(b"\\", b"\\\\").replace(b'"', b'\\"'))
 
     def ended(self, tokens):
         """(ids of the tokens of a range that have no further byte, the range of the others)."""
@@ -120,20 +140,29 @@ class Vocabulary:
 
 @functools.lru_cache(maxsize=8)
 def vocabulary_of(tokenizer):
-    """The Vocabulary of a Hugging Face tokenizer: byte-level BPE (GPT-2, Llama 3, Qwen) or Metaspace (Llama 2, Gemma).
+    """The Vocabulary of a Hugging Face tokenizer: byte-level BPE (GPT-2, Llama 3), Metaspace (Llama 2), WordPiece.
 
-    Special tokens have no bytes: they stand in no text. Raises ValueError where a printable byte has no token.
+    Special tokens have no bytes: they stand in no text.
     """
     special = set(tokenizer.all_special_ids) | {
         token_id for token_id, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special
     }
     tokens = tokenizer.get_vocab()
-    read = _byte_level if "Ġ" in tokens else _metaspace
+    read = _metaspace
+    if "<0x0A>" not in tokens:  # with those of Metaspace, "Ġ" is a letter
+        read = _byte_level if "Ġ" in tokens else _word_piece if "##s" in tokens else _metaspace
     token_bytes = [None] * (max(tokens.values()) + 1)
     for token, token_id in tokens.items():
         if token_id not in special:
             token_bytes[token_id] = read(token)
     return Vocabulary(token_bytes, tokenizer.eos_token_id)
+
+
+def _is_text(data):
+    try:
+        return bool(data.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _metaspace(token):
@@ -142,15 +171,23 @@ def _metaspace(token):
     return token.replace("▁", " ").encode("utf-8")
 
 
+def _word_piece(token):
+    return token[2:].encode() if token.startswith("##") else f" {token}".encode()
+
+
 def _byte_level(token):
-    return bytes(_BYTE_OF[character] for character in token) if all(c in _BYTE_OF for c in token) else token.encode()
+    try:
+        return token.translate(_BYTE_OF).encode("latin-1")
+    except UnicodeEncodeError:  # a token that was added as it reads
+        return token.encode()
 
 
 def _byte_of_character():
     """GPT-2's printable stand-ins for the 256 bytes, backwards (github.com/openai/gpt-2, encoder.py)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    stand_for_nothing = dict.fromkeys(others, 0xFFFF)  # what Latin-1 cannot encode
+    return stand_for_nothing | {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
 
 
 _BYTE_OF = _byte_of_character()

@@ -32,7 +32,7 @@ def load_model(name, recipe):
         return tokenizer, model, sorted((folder / "model").glob("*.safetensors")), True
     path = models.find_base(name)["path"]
     files = sorted(Path(path).glob("*.safetensors"))
-    return models.load_tokenizer(path, recipe), models.load_model(path, recipe), files, False
+    return *models.load(path, recipe), files, False
 
 
 class LocalTeacher:
@@ -54,7 +54,7 @@ class LocalTeacher:
     def question(self, prompts, index):
         settings = self.recipe["teacher"]
         if self.examples:
-            prompts = [prompting.few_shot(prompt, self.examples, self.tools) for prompt in prompts]
+            prompts = [prompting.few_shot(prompt, self.examples, self.tools, self.tokenizer) for prompt in prompts]
         return {
             "weights": self.weights, "schema": self.schema, "prompts": prompts, "samples": settings["samples"],
             "temperature": settings["temperature"], "generate": self.recipe["generate"],

@@ -27,6 +27,7 @@ from collections import Counter
 from pathlib import Path
 
 import tools as toolbox
+from playground import prompting
 from playground.artifacts import UserError
 from playground.sources import asking, reading, templates
 from playground.sources.conversation import BadRow, checked_call, write_prompt
@@ -218,9 +219,9 @@ def _encode(prompt, answer, tokenizer, limit):
     """(the last `limit` token ids of the prompt and a `respond` up to the end of its message, how many are of that)."""
     message = toolbox.to_json(answer)[1:-1]
     call = toolbox.to_json({"tool": "respond", "args": {"message": ""}}).removesuffix('"}}')
-    opening = tokenizer(call if tokenizer.chat_template else f" {call}", add_special_tokens=False)["input_ids"]
-    ids = tokenizer(message, add_special_tokens=False)["input_ids"]
-    return [*toolbox.encode_prompt(prompt, tokenizer), *opening, *ids][-limit:], min(len(ids), limit - 1)
+    opening = prompting.encode_text(call if tokenizer.chat_template else f" {call}", tokenizer)
+    ids = prompting.encode_text(message, tokenizer)
+    return [*prompting.encode_prompt(prompt, tokenizer), *opening, *ids][-limit:], min(len(ids), limit - 1)
 
 
 def to_records(kept, tools):
