@@ -264,11 +264,13 @@ def test_metaspace_tokens_are_read_as_the_bytes_they_stand_for():
     assert [_metaspace(token) for token in ("▁a", "<0xC3>", "é")] == [b" a", b"\xc3", "é".encode()]
 
 
-def test_a_special_tokens_name_in_a_constant_is_left_to_the_model(tokenizer):
+def test_a_special_tokens_name_in_a_constant_is_only_text(tokenizer):
     from playground.grammar.jump import jump
 
     matcher = grammar.compile_schema({"const": tokenizer.eos_token}, tokenizer).matcher()
-    assert jump(matcher, tokenizer, [], 50) == []
+    *ids, end = jump(matcher, tokenizer, [], 50)
+    assert tokenizer.eos_token_id not in ids and end == tokenizer.eos_token_id
+    assert tokenizer.decode(ids) == json.dumps(tokenizer.eos_token)
 
 
 @pytest.mark.parametrize("uri", ["http://a:b", "http://a@b@c/", "a://b:c/d"])

@@ -21,6 +21,7 @@ ANNOTATIONS = """title description default examples example deprecated readOnly 
     $defs definitions contentMediaType contentEncoding discriminator externalDocs xml nullable""".split()
 # Keywords that some drafts do not know, though others give them a meaning.
 OF_SOME_DRAFTS = {"const", "dependentRequired", "dependentSchemas", "prefixItems", "unevaluatedProperties"}
+OURS = {"x-from", "x-max-words"}  # the value is copied from the request; so many words of it at most
 CHECKED = {"$defs", "definitions"}  # what stands there is a schema, and has been checked with the whole
 
 
@@ -96,12 +97,13 @@ class Document:
         return found
 
     def asserted(self, schema, pointer):
-        """The keywords that ask something of a value; names beginning with "x-" are OpenAPI's remarks."""
+        """The keywords that ask something of a value; names beginning with "x-" are remarks, but for two of ours."""
         if self._old_references and "$ref" in schema:  # until draft 7, a reference stood for all beside it
             return {"$ref": schema["$ref"]}
         for keyword in sorted(self._unknown & schema.keys()):
             raise UnsupportedSchema(below(pointer, keyword), f"the keyword {keyword!r} in this draft")
-        found = {key: value for key, value in schema.items() if key not in ANNOTATIONS and not key.startswith("x-")}
+        remarks = {key for key in schema if key in ANNOTATIONS or key.startswith("x-")} - OURS
+        found = {key: value for key, value in schema.items() if key not in remarks}
         if schema.get("nullable") is True and "type" in found:  # as OpenAPI 3.0 says "or null"
             types = [found["type"]] if isinstance(found["type"], str) else found["type"]
             found["type"] = [*types, "null"] if "null" not in types else types

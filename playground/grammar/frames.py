@@ -86,26 +86,30 @@ def shortest_text(frame):
     return b"".join(text)
 
 
-def measure(root):
+def measure(root, among=None):
     """Set `size` of all nodes under `root`: the cheapest ways first, as in Dijkstra's algorithm (Knuth 1977).
 
-    A schema that contains itself has a size too, if some way through it ends; INFINITE if none does.
+    A schema that contains itself has a size too, if some way through it ends; INFINITE if none does. among: the nodes
+    that have none yet, where not all are new.
     """
     nodes, stack, users = {root}, [root], {}
     while stack:
         node = stack.pop()
-        for part in node.parts:
+        for part in node.parts if among is None or node in among else ():
             users.setdefault(part, []).append(node)
             if part not in nodes:
                 nodes.add(part)
                 stack.append(part)
     tie = itertools.count()
-    for node in nodes:
+    for node in nodes if among is None else nodes & among:
         if node.parts:
             node.size = INFINITE
     # A choice waits for its cheapest part; every other node has the one size that it first gets.
-    ready = [node for node in nodes if not isinstance(node, Choice) and node.measured() < INFINITE]
-    heap, reached = [(node.measured(), next(tie), node) for node in ready], set(ready)
+    known = set() if among is None else nodes - among
+    sizes = {node: node.size if node in known else node.measured()
+             for node in nodes if node in known or not isinstance(node, Choice)}  # fmt: skip
+    reached = {node for node, size in sizes.items() if size < INFINITE}
+    heap = [(sizes[node], next(tie), node) for node in reached]
     heapq.heapify(heap)
     while heap:
         size, _, node = heapq.heappop(heap)

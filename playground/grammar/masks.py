@@ -9,12 +9,14 @@ The walk is cheap because the vocabulary is sorted. Fixed text narrows it down t
 and what a string may hold is run through an automaton for all tokens at once, whose answer serves every string.
 """
 
+import functools
 from collections import OrderedDict
 
 import torch
 
+from playground.grammar import spans
 from playground.grammar.frames import Frames, TooManyWays, shortest_text
-from playground.grammar.nodes import Key, Text
+from playground.grammar.nodes import INFINITE, Key, Text
 from playground.grammar.schema import build
 from playground.grammar.unsupported import UnsupportedSchema
 from playground.grammar.vocabulary import vocabulary_of
@@ -41,16 +43,34 @@ def compile_schema(schema, tokenizer, leading_space=False):
 
 
 class Grammar:
-    """A compiled schema. matcher() begins a text."""
+    """A compiled schema. matcher() begins a text; grounded(request) is the grammar for one request."""
 
-    def __init__(self, root, vocabulary, leading_space=False):
-        self.vocabulary, self.frames, self._states = vocabulary, Frames(), OrderedDict()
+    def __init__(self, root, vocabulary, leading_space=False, sharing=None):
+        """sharing: the Grammar of which this one has most nodes, and so what has been found out about them."""
+        self.root, self.vocabulary, self.leading_space = root, vocabulary, leading_space
+        self.frames = sharing.frames if sharing else Frames()
+        self._states = sharing._states if sharing else OrderedDict()
         self._most_states = min(MAX_STATES, MAX_KEPT // len(vocabulary.token_bytes))
         nodes = (Text(b" "), root) if leading_space else (root,)
         self.start = self.state(self.frames.ready([self.frames.push(nodes, self.frames.end)]))
 
     def matcher(self):
         return Matcher(self)
+
+    @functools.cached_property
+    def _copied(self):
+        return spans.holders(self.root)
+
+    def grounded(self, request):
+        """The Grammar in which values that the schema says are copied from the request (a text) are spans of it.
+
+        An object that needs a value of which there is no span is not written. Where the schema allows no other, it is
+        this Grammar.
+        """
+        if not self._copied:
+            return self
+        root = spans.ground(self.root, self._copied, spans.Request(request, self.vocabulary))
+        return Grammar(root, self.vocabulary, self.leading_space, self) if root.size < INFINITE else self
 
     def state(self, frames):
         """The State of a set of ready frames; those asked for last are kept."""
@@ -67,9 +87,10 @@ class Grammar:
     def walk(self, frames):
         """[(frame, ids)]: the tokens that lead from ready frames to each frame, which need not be ready itself."""
         found, stack = {}, [(frame, self.vocabulary.everything) for frame in frames if frame is not self.frames.end]
+        by_kind = {Text: self._read_text, spans.Span: self._read_span}
         while stack:
             frame, tokens = stack.pop()
-            read = self._read_text if isinstance(frame.node, Text) else self._read_many
+            read = by_kind.get(type(frame.node), self._read_many)
             for after, ids in read(frame, tokens, stack):
                 if len(ids):
                     found.setdefault(after, []).append(ids)
@@ -88,6 +109,21 @@ class Grammar:
             if tokens[0] == tokens[1]:
                 return
         stack.extend((after, tokens) for after in self.frames.ready([frame.below]) if after.node)
+
+    def _read_span(self, frame, tokens, stack):
+        """The same of a Span, along each of the bytes that may come."""
+        walked = [(frame.node, tokens)]
+        while walked:
+            node, tokens = walked.pop()
+            for byte in node.bytes_after():
+                ids, rest = self.vocabulary.ended(self.vocabulary.child(tokens, byte))
+                after = node.step(byte) if len(ids) or rest[0] < rest[1] else None
+                if len(ids):
+                    yield self.frames.push((after,), frame.below), ids
+                if rest[0] < rest[1]:
+                    walked.append((after, rest))
+                    if after.ends() is not None:
+                        stack.extend((then, rest) for then in self.frames.ready([frame.below]) if then.node)
 
     def _read_many(self, frame, tokens, stack):
         """The same of a Scan or a Key, for all tokens at once."""

@@ -163,7 +163,7 @@ MEMBERS = {"properties", "patternProperties", "additionalProperties"}
 KEYWORDS = {
     "object": {"required", "minProperties", "maxProperties"}.union(MEMBERS),
     "array": {"items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"},
-    "string": {"minLength", "maxLength", "pattern", "format"},
+    "string": {"minLength", "maxLength", "pattern", "format", "x-from", "x-max-words"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
 }
 ITEMS = {"items", "prefixItems", "additionalItems"}

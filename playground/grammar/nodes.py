@@ -132,6 +132,9 @@ class Sequence(Node):
     def __init__(self, parts):
         self.parts = tuple(parts)
 
+    def with_parts(self, parts):
+        return Sequence(parts)
+
     def measured(self):
         return sum(part.size for part in self.parts)
 
@@ -146,6 +149,9 @@ class Sequence(Node):
 class Choice(Node):
     def __init__(self, parts):
         self.parts = tuple(dict.fromkeys(parts))
+
+    def with_parts(self, parts):
+        return Choice(parts)
 
     def measured(self):
         return min((part.size for part in self.parts), default=INFINITE)
@@ -175,6 +181,26 @@ class Rule(Node):
         return self.parts
 
 
+NEVER = Choice(())
+
+
+class Copied(Node):
+    """A value that is copied from a request: `plain` while there is none, then what find(request) makes (spans.py)."""
+
+    def __init__(self, plain, find):
+        self.parts, self.find = (plain,), find
+
+    def measured(self):
+        return self.parts[0].size
+
+    def ways(self):
+        return (self.parts,)
+
+    @property
+    def best(self):
+        return self.parts
+
+
 class Repeat(Node):
     """`item` from low to high times (None: any number)."""
 
@@ -183,6 +209,9 @@ class Repeat(Node):
         self.family = {} if family is None else family
         self.family[low, high] = self
         self.size = self.measured()
+
+    def with_parts(self, parts):
+        return Repeat(*parts, self.low, self.high)
 
     def measured(self):
         return self.low * self.item.size if self.low else 0
@@ -241,6 +270,9 @@ class Others(Node):
         self.parts, self._keys, self._after = (value,), {}, {}
         self.opening = Text(b', "' if written else b'"')
         self.size = self.measured()
+
+    def with_parts(self, parts):
+        return Others(*parts, self.names, self.taken, self.written, self.low, self.high)
 
     def measured(self):
         if not self.low:

@@ -11,12 +11,12 @@ import functools
 import hashlib
 import json
 
-from playground.grammar import merging
+from playground.grammar import merging, spans
 from playground.grammar.dfa import TooLarge, intersect
 from playground.grammar.document import Document, dumps
 from playground.grammar.formats import FORMATS, REFUSED
 from playground.grammar.frames import measure
-from playground.grammar.nodes import Choice, Distinct, Others, Repeat, Rule, Scan, Sequence, Text
+from playground.grammar.nodes import NEVER, Choice, Copied, Distinct, Others, Repeat, Rule, Scan, Sequence, Text
 from playground.grammar.numbers import Unsatisfiable, exact_bound, number_dfa
 from playground.grammar.patterns import UnsupportedPattern, any_string, length_dfa, pattern_dfa
 from playground.grammar.unsupported import UnsupportedSchema, below
@@ -27,7 +27,7 @@ MAX_MEMBERS = 20_000  # states of one object: properties, times those written if
 MAX_OPTIONAL = 1_500  # properties of one object: each of them may come next
 MAX_DISTINCT = 200  # items that differ: what is left of them is kept for each choice
 NUMBERS = {"minimum": "low", "maximum": "high", "exclusiveMinimum": "low", "exclusiveMaximum": "high"}
-NEVER = Choice(())
+COPYABLE = {"string", "number", "integer", "values", "null"}
 PLAIN = {"type", "minLength", "maxLength", "multipleOf", *NUMBERS}  # that jsonschema answers at once
 
 
@@ -107,7 +107,12 @@ class Builder:
         if "pattern" in schema:
             found = pattern_dfa(schema["pattern"])
             values = [v for v in values if not isinstance(v, str) or found.accepts(dumps(v, pointer)[1:-1])]
-        return choice([self._text(dumps(value, pointer), pointer) for value in values])
+        texts = [self._text(dumps(value, pointer), pointer).data for value in values]
+        return self._copied(choice([Text(text) for text in texts]), schema, spans.among, texts)
+
+    def _copied(self, plain, schema, find, *arguments):
+        """`plain`, or a node that a request can replace, where the schema says that the value is copied from one."""
+        return Copied(plain, lambda request: find(request, *arguments)) if "x-from" in schema else plain
 
     def _text(self, data, pointer):
         if not self.vocabulary.spells(data):
@@ -120,6 +125,11 @@ class Builder:
     def _type(self, name, schema, pointer):
         if self.count > MAX_NODES:
             raise UnsupportedSchema("", f"a schema of over {MAX_NODES} nodes")
+        source = schema.get("x-from", "request")
+        if source != "request":
+            raise UnsupportedSchema(below(pointer, "x-from"), f"the source {source!r} (only 'request' is)")
+        if "x-from" in schema and name not in COPYABLE:
+            raise UnsupportedSchema(below(pointer, "x-from"), f"copying a value of the type {name!r} from the request")
         try:
             return getattr(self, f"_{name}")(schema, pointer)
         except UnsupportedPattern as error:
@@ -159,7 +169,8 @@ class Builder:
         if multiple is not None and not isinstance(multiple, int):
             raise UnsupportedSchema(f"{pointer}/multipleOf", "a multiple of a fraction")
         try:
-            return Scan(number_dfa(integer, low, high, open_low, open_high, multiple))
+            dfa = number_dfa(integer, low, high, open_low, open_high, multiple)
+            return self._copied(Scan(dfa), schema, spans.bare, dfa, schema.get("x-max-words"))
         except Unsatisfiable:
             return NEVER
 
@@ -173,15 +184,19 @@ class Builder:
             dfas.append(pattern_dfa(FORMATS[schema["format"]], whole=True))
         elif schema.get("format") in REFUSED:
             raise UnsupportedSchema(f"{pointer}/format", f"the format {schema['format']!r}")
+        words = schema.get("x-max-words")
         if not dfas:
-            return Sequence((Text(b'"'), Scan(self.vocabulary.spellable or any_string(), 0, low, high), Text(b'"')))
+            scan = Scan(self.vocabulary.spellable or any_string(), 0, low, high)
+            plain = Sequence((Text(b'"'), scan, Text(b'"')))
+            return self._copied(plain, schema, spans.quoted, None, low, high, words)
         dfas = [self._spellable(dfas[0]), *dfas[1:]]
         if low:
             dfas.append(length_dfa(low, None))
         dfa = functools.reduce(intersect, dfas)
         if high is not None and dfa.characters is None:  # its shortest text may have too many of them
             dfa, high = intersect(dfa, length_dfa(low, high)), None
-        return Sequence((Text(b'"'), Scan(dfa, 0, 0, high), Text(b'"')))
+        plain = Sequence((Text(b'"'), Scan(dfa, 0, 0, high), Text(b'"')))
+        return self._copied(plain, schema, spans.quoted, dfa, low, high, words)
 
     def _array(self, schema, pointer):
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")

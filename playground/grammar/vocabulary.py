@@ -7,6 +7,7 @@ import numpy as np
 from playground.grammar.dfa import without
 from playground.grammar.patterns import any_string, strings_of
 
+SHORT = 48  # bytes
 TEXT_BYTES = [*range(0x20, 0xC0), *range(0xC2, 0xF5)]  # all that stand in canonical JSON
 
 
@@ -36,7 +37,7 @@ class Vocabulary:
         self.shared[:1] = 0
         self.known = set(self.sorted)
         self.everything = (0, len(spelled), 0)
-        self._scans = {}
+        self._scans, self._long = {}, {}
         self.missing = {byte for byte in TEXT_BYTES if bytes([byte]) not in self.known}
 
     @functools.cached_property
@@ -127,15 +128,27 @@ class Vocabulary:
                 begin = i
         return ranges
 
-    @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a vocabulary lives as long as the program
     def fewest_tokens(self, text):
-        """The fewest tokens that spell `text` (bytes): fewest[i] is one more than that of where a token ends."""
+        """The fewest tokens that spell `text` (bytes)."""
+        if len(text) <= SHORT:
+            return self._fewest(text)[0]
+        # Most are the end of a text that was asked for before, when less of it had been written.
+        known = next((before for before in self._long if before.endswith(text)), None)
+        if known is None:
+            self._long[text], known = self._fewest(text), text
+            if len(self._long) > 32:
+                self._long.pop(next(iter(self._long)))
+        return self._long[known][len(known) - len(text)]
+
+    @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a vocabulary lives as long as the program
+    def _fewest(self, text):
+        """[fewest tokens that spell text[i:]]: one more than that of where a token ends."""
         longest = min(self.longest, 48)
         fewest = [0] * (len(text) + 1)
         for begin in range(len(text) - 1, -1, -1):
             ends = range(begin + 1, min(begin + longest, len(text)) + 1)
             fewest[begin] = 1 + min(fewest[end] for end in ends if text[begin:end] in self.known)
-        return fewest[0]
+        return fewest
 
 
 @functools.lru_cache(maxsize=8)
