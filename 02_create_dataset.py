@@ -185,7 +185,7 @@ def main():
     print("Leak check, training against the others:")
     for split, figures in leaks.items():
         print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))
-    print(f"Written: {artifact.final}. Next: python 03_finetune.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('03_finetune.py')}")
 
 
 if __name__ == "__main__":

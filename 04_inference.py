@@ -179,7 +179,7 @@ def main():
         artifacts.write_jsonl(artifact / "transcripts.jsonl", transcripts)
         artifacts.write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
     print(f"\n{answered} of {len(requests)} requests answered.")
-    print(f"Written: {artifact.final}. Next: python 05_constrained.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('05_constrained.py')}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
 
 
 def test_a_missing_artifact_names_the_script_that_makes_it(settings):
-    with pytest.raises(UserError, match=r"run `python 03_finetune\.py` first"):
+    with pytest.raises(UserError, match=r"run `python \S*03_finetune\.py.*` first"):
         artifacts.require(settings["output_dir"], "03_finetune")
 
 

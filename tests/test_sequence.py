@@ -403,7 +403,7 @@ def test_a_model_of_other_tools_is_refused(sequence, tmp_path, stage):
 @pytest.mark.parametrize("stage", STAGES[2:])
 def test_a_stage_without_its_input_names_the_script_that_makes_it(stage, tmp_path):
     done = run_here(stage, tmp_path, status=2)
-    assert re.search(r"run `python 0\d_\w+\.py` first", done.stderr)
+    assert re.search(r"run `python 0\d_\w+\.py .*` first", done.stderr)
     assert len(done.stderr.splitlines()) == 1
     assert not any(tmp_path.iterdir())
 
