@@ -39,7 +39,7 @@ def write_json(path, value):
 @contextlib.contextmanager
 def _whole(path):
     new = Path(path).with_name(Path(path).name + NEW)
-    with new.open("w", encoding="utf-8") as file:
+    with new.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character as JSON escapes it
         yield file
     new.replace(path)
 

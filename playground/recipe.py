@@ -15,8 +15,8 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
-from referencing import Registry
 
+import tools as toolbox
 from playground import terminal
 from playground.artifacts import UserError, read_json
 
@@ -91,7 +91,7 @@ def load(config=None, overrides=()):
         for part in reversed(key.split(".")):
             value = {part: value}
         _merge(recipe, value, "the command line")
-    for error in Validator(schema, registry=Registry()).iter_errors(recipe):
+    for error in toolbox.validator(schema, Validator).iter_errors(recipe):
         raise UserError(f"recipe key {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}.")
     recipe["tools"]["file"] = _own_file(recipe["tools"]["file"])
     if config and recipe["model"]["trust_remote_code"] and not said(recipe, "model", "trust_remote_code"):

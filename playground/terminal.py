@@ -12,9 +12,9 @@ import threading
 import unicodedata
 from pathlib import Path
 
+import tools as toolbox
 from playground import locking, parallel
 from playground.errors import UserError, why_not_written
-from tools import ToolFileError
 
 given = []  # the flags of this run that the other scripts take too, as they were typed: see recipe.arguments
 
@@ -46,12 +46,12 @@ class _Printable:
         self.stream, self.bars = stream, bars
 
     def write(self, text):
-        begin = end = ""
-        if self.bars and re.fullmatch(r"(\x1b\[A)+", text):  # tqdm goes up to another bar
-            return self.stream.write(text)
-        if self.bars:
-            begin, text, end = re.fullmatch(r"(\r?)(.*?)(\r?)", text, re.DOTALL).groups()  # it draws or wipes one
-        return self.stream.write(begin + printable(text) + end)
+        # tqdm goes up to another bar, or draws or wipes one
+        if self.bars and (bar := re.fullmatch(r"((?:\x1b\[A)+|\r)(.*?)(\r?)", text, re.DOTALL)):
+            begin, shown, end = bar.groups()
+            if begin == "\r" or not shown + end:
+                return self.stream.write(begin + printable(shown) + end)
+        return self.stream.write(printable(text))
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
@@ -63,9 +63,11 @@ def _run(main, in_parallel):
             if parallel.size() > 1 and not in_parallel:
                 raise UserError(f"{sys.argv[0]} works in one process: start it as `python {sys.argv[0]}`.")
             main()
+            for tool, (count, why) in toolbox.FAILED.items():
+                print(f"The executor of {tool} failed in {count} calls ({why}): mend it.", file=sys.stderr)
         parallel.leave()
         return
-    except (UserError, ToolFileError) as error:
+    except (UserError, toolbox.ToolFileError, toolbox.OutsideError) as error:
         status, message = getattr(error, "status", 2), f"error: {error}"
     except KeyboardInterrupt as interrupt:
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
@@ -117,7 +119,7 @@ def _interrupt_again(unraisable):
     """Ctrl-C in the middle of a finalizer is printed and forgotten by Python: let it come again, a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    else:
+    elif not issubclass(unraisable.exc_type, toolbox.OutOfTime):  # which comes again by itself
         sys.__unraisablehook__(unraisable)
 
 

@@ -8,6 +8,7 @@ import urllib.parse
 
 import jsonschema
 from jsonschema import Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator, Draft202012Validator
+from referencing import Registry
 
 from playground.grammar.unsupported import UnsupportedSchema, below
 
@@ -49,7 +50,7 @@ class Document:
         draft = jsonschema.validators.validator_for({"$schema": named}, default=Draft202012Validator)
         if draft not in DRAFTS:
             raise UnsupportedSchema("/$schema", f"the draft {named[:100]!r}")
-        self.validator = draft(self.root)
+        self.validator = draft(self.root, registry=Registry())  # which fetches nothing
         self._old_references = draft in (Draft4Validator, Draft6Validator, Draft7Validator)
         self._unknown = OF_SOME_DRAFTS - draft.VALIDATORS.keys()
         self._check(self.root, "")
