@@ -182,8 +182,8 @@ def _merge(recipe, changes, origin, path=""):
     for key, value in changes.items():
         if key not in recipe:
             key = key[:100]
-            nearest = difflib.get_close_matches(key, recipe, n=1, cutoff=0)
-            raise UserError(f"{origin}: unknown key {path + key}; did you mean {path + nearest[0]}?")
+            nearest = difflib.get_close_matches(key, recipe, n=1, cutoff=0) or [""]
+            raise UserError(f"{origin}: unknown key {path + key}; did you mean {(path + nearest[0]).rstrip('.')}?")
         if isinstance(recipe[key], dict) and isinstance(value, dict):
             _merge(recipe[key], value, origin, f"{path}{key}.")
         elif isinstance(recipe[key], dict):

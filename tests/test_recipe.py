@@ -147,6 +147,12 @@ def test_a_tracker_that_is_not_installed_is_named_before_any_work(monkeypatch, c
     assert capsys.readouterr().err == "error: report_to is wandb, which is not installed: `pip install wandb`.\n"
 
 
+def test_a_key_below_what_a_file_has_made_a_section_is_one_sentence(tmp_path):
+    (tmp_path / "mine.json").write_text('{"seed": {}}')
+    with pytest.raises(UserError, match=r"unknown key seed\.x; did you mean seed\?"):
+        recipe.load(tmp_path / "mine.json", [("seed.x", 1)])
+
+
 def test_a_file_alone_cannot_let_a_models_code_run(tmp_path, capsys):
     path = tmp_path / "theirs.json"
     path.write_text(json.dumps({"model": {"trust_remote_code": True}}))
