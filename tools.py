@@ -56,6 +56,13 @@ class ParseError(ValueError):
         self.kind = kind
 
 
+@Draft202012Validator.FORMAT_CHECKER.checks("regex", (re.error, OverflowError, RecursionError))
+def is_regex(text):
+    """What `check_schema` asks of a pattern. jsonschema's own check ends in a traceback at `a{99999999999}`."""
+    with warnings.catch_warnings(action="ignore"):  # of sets that Python may read in another way some day
+        return not isinstance(text, str) or bool(re.compile(text))
+
+
 # ---- load: a tool set is {name: {"name", "description", "parameters"}}, in file order
 
 
@@ -67,18 +74,15 @@ def load_tools(path=TOOL_FILE):
     """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        whole = is_text(entries)
     except OSError as error:
         raise ToolFileError(f"{path} cannot be read ({error.strerror}): give a JSON file of tools.") from None
     except UnicodeDecodeError:
         raise ToolFileError(f"{path} is not UTF-8: save the tool file as UTF-8.") from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise ToolFileError(f"{path} is not JSON ({error}): mend it there.") from None
-    try:
-        json.dumps(entries, ensure_ascii=False).encode("utf-8")
-    except (UnicodeEncodeError, RecursionError):
-        raise ToolFileError(
-            f"{path} is nested too deep, or has half a character (a lone surrogate): mend it."
-        ) from None
+    if not whole:
+        raise ToolFileError(f"{path} has half a character (a lone surrogate) in it: mend it there.")
     if not isinstance(entries, list) or not entries:
         raise ToolFileError(f'{path} holds no list of tools: it should read [{{"type": "function", ...}}, ...].')
     tools = {}
@@ -102,7 +106,7 @@ def load_tools(path=TOOL_FILE):
             raise ToolFileError(
                 f"{where} ({name}): parameters are not a JSON Schema, at /{at}: {error.message[:200]}"
             ) from None
-        except (RecursionError, OverflowError, OutOfTime):
+        except (RecursionError, OutOfTime):
             raise ToolFileError(f"{where} ({name}): its schema is too deep or large to be checked.") from None
         if reference:
             raise ToolFileError(f'{where} ({name}): "$ref": {reference!r} leads nowhere: put it under "$defs" there.')
@@ -110,6 +114,15 @@ def load_tools(path=TOOL_FILE):
             raise ToolFileError(f'{where} ({name}): parameters must be a schema of "type": "object".')
         tools[name] = {"name": name, "description": function.get("description", ""), "parameters": parameters}
     return tools
+
+
+def is_text(value):
+    """Whether a JSON value can be written as UTF-8, which has nothing for half of a surrogate pair."""
+    try:
+        to_json(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _dangling_reference(schema):
@@ -236,11 +249,8 @@ def parse_call(text):
         raise ParseError("two objects" if rest.startswith("{") else "text after the JSON")
     if _depth(value) > MAX_CALL_DEPTH:
         raise ParseError("nested too deep")
-    try:
-        text.encode("utf-8")
-        to_json(value).encode("utf-8")  # "\ud800" in the text is a lone surrogate in the value
-    except UnicodeEncodeError:
-        raise ParseError("lone surrogate") from None
+    if not is_text([text, value]):  # "\ud800" in the text is a lone surrogate in the value
+        raise ParseError("lone surrogate")
     if not isinstance(value.get("tool"), str):
         raise ParseError("no tool")
     if not isinstance(value.get("args"), dict):
@@ -399,7 +409,7 @@ def execute(call, tools):
         result = EXECUTORS[call["tool"]](**call["args"])
         if not isinstance(result, dict):
             raise TypeError(f"its result is no dict, but {type(result).__name__}")
-        json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8")  # what cannot be written is no result
         return result
     except ExecutionError as error:
         return {"error": str(error)}

@@ -68,7 +68,7 @@ def _run(main, in_parallel):
         parallel.leave()
         return
     except (UserError, toolbox.ToolFileError, toolbox.OutsideError) as error:
-        status, message = getattr(error, "status", 2), f"error: {error}"
+        status, message = getattr(error, "status", 2), f"error: {error}".replace("\n", " ")
     except KeyboardInterrupt as interrupt:
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
     except Exception as error:

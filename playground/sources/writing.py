@@ -45,7 +45,11 @@ class Writer:
     """Makes the text of records: the project's own JSON lines, and with `export` OpenAI's beside them."""
 
     def __init__(self, tools, export=None):
+        """Raises InvalidRecord for tools that cannot be written as UTF-8."""
         self.tools, self.export = tools, export
+        for name, tool in tools.items():
+            if not toolbox.is_text(tool):
+                raise InvalidRecord(f"tool {name} has half a character (a lone surrogate) in it")
         self.validators = {name: toolbox.validator(tool["parameters"]) for name, tool in tools.items()}
 
     def names(self, split):
