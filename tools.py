@@ -339,7 +339,7 @@ def problems(checker, value):
         return [TOO_SLOW]
     except RecursionError:
         return ["its schema refers to itself without end or is too deep, so nothing can be said to meet it"]
-    except (Unresolvable, ValueError) as error:
+    except (Unresolvable, ValueError, ArithmeticError) as error:
         return [f"its schema cannot be followed: {str(error)[:200]}"]
 
 

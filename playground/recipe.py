@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
         "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-        "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+        "number": lambda _, value: type(value) is int or (type(value) is float and math.isfinite(value)),
     }
 )
 Validator = extend(Draft202012Validator, type_checker=TYPES)

@@ -86,6 +86,8 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
         (("seed", 2**31), "seed: 2147483648 is greater than the maximum of 2147483647"),
         (("sft.batch_size", 8.0), "sft.batch_size: 8.0 is not of type 'integer'"),
         (("sft.learning_rate", float("nan")), "sft.learning_rate: nan is not of type 'number'"),
+        (("seed", 10**400), "seed: 1000"),
+        (("sft.learning_rate", 10**400), "sft.learning_rate: 1000"),
         (("model.dtype", "int8"), "model.dtype: 'int8' is not one of"),
         (("sft", 3), "sft is a section"),
     ],
