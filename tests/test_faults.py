@@ -147,6 +147,35 @@ def test_a_run_killed_before_any_operation_over_a_users_own_files_loses_none(tmp
     assert killed_at > 40
 
 
+@pytest.mark.slow
+def test_twenty_kills_of_stage_02_over_a_users_own_files_lose_none(tmp_path):
+    assert run_02(tmp_path).returncode == 0
+    shutil.copytree(tmp_path / "02_create_dataset", tmp_path / "02_create_dataset.old")
+    for name in ("notes.txt", "02_create_dataset/notes.txt", "03_finetune.old/model.bin", "01_baseline.partial/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"mine, {name}")
+    own = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "02_create_dataset"]
+    mine = {path: path.read_bytes() for path in [*own, tmp_path / "02_create_dataset" / "notes.txt"]}
+    begin = time.monotonic()
+    assert run_02(tmp_path).returncode == 0
+    took = time.monotonic() - begin
+    for kill in range(20):
+        arguments = ["--config", "configs/smoke.json", "--output-dir", str(tmp_path), "--seed", str(kill)]
+        with subprocess.Popen(
+            [sys.executable, "02_create_dataset.py", *arguments], cwd=ROOT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        ) as process:  # fmt: skip
+            time.sleep(took * (kill + 1) / 20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        found = {path: path.read_bytes() for path in mine if path.exists()}
+        missing = mine.keys() - found.keys()  # a stage that was killed while it took its place may keep it in .partial
+        assert missing <= {tmp_path / "02_create_dataset" / "notes.txt"}
+        assert found == {path: mine[path] for path in found}
+    assert run_02(tmp_path).returncode == 0
+    assert {path: path.read_bytes() for path in mine} == mine
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_ctrl_c_at_any_operation_over_a_users_own_files_loses_none(tmp_path, resume):
     def interrupted(settings, at):

@@ -3,7 +3,7 @@
     pytest tests/test_fuzz.py -m slow                     # ten minutes
     FUZZ_SECONDS=60 pytest tests/test_fuzz.py -m slow     # one
 
-What once failed stands below as it was found, with @example.
+What once failed stands below as it was found; what a recipe or a tool file once did is in their own tests.
 """
 
 import contextlib
@@ -75,12 +75,6 @@ ENTRIES = st.builds(
 )
 
 
-def nested(levels, wrap, inner):
-    for _ in range(levels):
-        inner = wrap(inner)
-    return inner
-
-
 def write(folder, value):
     path = Path(folder, "file.json")
     path.write_text(json.dumps(value))
@@ -129,7 +123,6 @@ def read_schema(schema):
 
 
 def read_rows(data):
-    toolbox.SLOW.clear()
     name = data.draw(st.sampled_from(list(EXAMPLES)))
     row = copy.deepcopy(EXAMPLES[name][0])
     if name == "xlam":  # its lists are texts: open them
@@ -137,6 +130,12 @@ def read_rows(data):
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from(list(places(row))))
         row = replaced(row, place, data.draw(VALUES | SCHEMAS | TEXTS.map(lambda text: text * 50)))
+    read_row(name, row)
+
+
+def read_row(name, row):
+    """Read a row after nine good ones of format `name`, and write what becomes of them."""
+    toolbox.SLOW.clear()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.jsonl")
         path.write_text("".join(json.dumps(each) + "\n" for each in [*[EXAMPLES[name][0]] * 9, row]))
@@ -147,6 +146,25 @@ def read_rows(data):
         except (UserError, InvalidRecord, toolbox.OutsideError):
             return
     "".join(texts).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("xlam", ("tools", 0, "parameters", "type", "description"), "\ud800"),
+        ("bfcl", ("function", 0, "parameters", "properties", "base"), {"pattern": "a{99999999999}"}),
+    ],
+)
+def test_a_row_that_once_ended_in_a_traceback_is_read_or_refused(name, path, value):
+    row = copy.deepcopy(EXAMPLES[name][0])
+    if name == "xlam":
+        row |= {key: json.loads(row[key]) for key in ("answers", "tools")}
+    read_row(name, replaced(row, path, value))
+
+
+@pytest.mark.parametrize("schema", [{"$schema": "http://["}, {"\n": None}])
+def test_a_schema_that_once_ended_in_a_traceback_is_read_or_refused(schema):
+    read_schema(schema)
 
 
 READERS = {

@@ -47,7 +47,10 @@ class Document:
         named = self.root.get("$schema", "") if isinstance(self.root, dict) else ""
         if not isinstance(named, str):
             raise UnsupportedSchema("/$schema", "a draft that is no text")
-        draft = jsonschema.validators.validator_for({"$schema": named}, default=Draft202012Validator)
+        try:
+            draft = jsonschema.validators.validator_for({"$schema": named}, default=Draft202012Validator)
+        except ValueError:  # no URL
+            draft = None
         if draft not in DRAFTS:
             raise UnsupportedSchema("/$schema", f"the draft {named[:100]!r}")
         self.validator = draft(self.root, registry=Registry())  # which fetches nothing
