@@ -120,7 +120,7 @@ def chat(answer, history):
             answer(request)
         except KeyboardInterrupt:
             print("\n(stopped)")
-        except UserError as error:
+        except (UserError, toolbox.OutsideError) as error:
             print(error)
         except EOFError:
             print()

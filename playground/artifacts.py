@@ -78,7 +78,7 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
     key = {"recipe": recipe, "inputs": {str(path): sha256(path) for path in files}}
     if parallel.size() > 1:
         key["processes"] = parallel.size()  # another number draws other samples, so it cannot go on from there
-    going_on = resume and _same_run(partial, key)
+    going_on = resume and _dict_in(partial / RUN) == key
     try:
         if partial.exists() and not going_on:
             _discard(partial)
@@ -109,8 +109,8 @@ def lock(recipe):
     """Keep other runs out of the recipe's output folder until this process ends, and finish what a killed one began.
 
     Call it before anything in the folder is read, so that what is read is what the manifest says. Raises UserError
-    with the process id of a run that is there already, OutputError where the folder cannot be written. Several
-    processes that work as one meet here, and the main one keeps the lock for all.
+    where a run is there already, OutputError where the folder cannot be written. Several processes that work as one
+    meet here, and the main one keeps the lock for all.
     """
     parallel.join(recipe)
     folder = Path(recipe["output_dir"])
@@ -144,33 +144,32 @@ def _require_own(partial, final):
 def _is_own(partial):
     """Whether a run works or has worked in a folder; also if it was killed just after making it."""
     mark = partial / RUN
-    try:
-        if mark.is_symlink():
-            return False
-        return not mark.stat().st_size or {"recipe", "inputs"} <= json.loads(mark.read_bytes()).keys()
-    except FileNotFoundError:
+    if not mark.exists():
         return partial.is_dir() and all(path.name == RUN + NEW for path in partial.iterdir())
-    except (OSError, ValueError, AttributeError):
-        return False
+    return not mark.is_symlink() and (not mark.stat().st_size or {"recipe", "inputs"} <= _dict_in(mark).keys())
 
 
 def _is_artifact(folder):
     """Whether a folder is what its stage has made, or will be when it is renamed."""
+    made = _dict_in(folder / "manifest.json")
+    return made.get("stage") == folder.with_suffix("").name and isinstance(made.get("outputs"), dict)
+
+
+def _dict_in(path):
+    """The JSON object in a file, empty where it holds none."""
     try:
-        made = json.loads((folder / "manifest.json").read_bytes())
-        return made["stage"] == folder.with_suffix("").name and isinstance(made["outputs"], dict)
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _discard(partial):
     """Delete what a run has left, as far as it can be; killed on the way, it is rubbish, and still the run's."""
     with contextlib.suppress(OSError):
         (partial / RUN).write_bytes(b"")
-        for path in partial.iterdir():
-            if path.name != RUN:
-                _delete(path)
-        (partial / RUN).unlink()
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == RUN):  # which comes last
+            _delete(path)
         partial.rmdir()
 
 
@@ -187,16 +186,16 @@ def _finish(folder):
     if folder.is_symlink() or folder.suffix not in ("", ".partial") or not _is_artifact(folder):
         return
     if folder != final:
-        kept = {RUN, REPLACED, "manifest.json", *(name.split("/")[0] for name in _outputs(folder))}
+        listed = {name.split("/")[0] for name in _dict_in(folder / "manifest.json")["outputs"]}
         for path in folder.iterdir():
-            if path.name not in kept:  # only a resumed run needs it
+            if path.name not in listed | {RUN, REPLACED, "manifest.json"}:  # only a resumed run needs it
                 _delete(path)
         _require_own(folder, final)
         if final.exists():
             final.rename(folder / REPLACED)
         folder.rename(final)
     old = final / REPLACED
-    outputs = _outputs(old)
+    outputs = _dict_in(old / "manifest.json").get("outputs", {})
     for path in sorted(old.rglob("*"), reverse=True):  # what is in a folder before the folder
         name = path.relative_to(old)
         if path.is_dir() and not path.is_symlink():
@@ -211,11 +210,6 @@ def _finish(folder):
     with contextlib.suppress(OSError):
         old.rmdir()  # stays with a file whose name another has now
     (final / RUN).unlink()
-
-
-def _outputs(folder):
-    """The files that a folder's manifest lists."""
-    return read_json(folder / "manifest.json")["outputs"] if (folder / "manifest.json").exists() else {}
 
 
 class Artifact:
@@ -245,26 +239,11 @@ def last_checkpoint(folder):
     """
 
     def find():
-        states = filter(_is_json, Path(folder).glob("checkpoint-*/trainer_state.json"))
+        states = filter(_dict_in, Path(folder).glob("checkpoint-*/trainer_state.json"))
         newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
         return str(newest.parent) if newest else None
 
     return parallel.from_main(find)
-
-
-def _is_json(path):
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-def _same_run(partial, key):
-    try:
-        return json.loads((partial / RUN).read_text(encoding="utf-8")) == key
-    except (OSError, ValueError):
-        return False
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """One run at a time in an output folder: two would delete and rename each other's directories.
 
-Not with `filelock`, whose flock a worker process inherits, and keeps when this process is killed; and it says not whose
-the lock is, and leaves its file behind.
+Not with `filelock`, whose flock a worker process inherits and keeps when this one is killed, and which names no owner.
 """
 
 import atexit

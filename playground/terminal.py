@@ -46,12 +46,9 @@ class _Printable:
         self.stream, self.bars = stream, bars
 
     def write(self, text):
-        # tqdm goes up to another bar, or draws or wipes one
-        if self.bars and (bar := re.fullmatch(r"((?:\x1b\[A)+|\r)(.*?)(\r?)", text, re.DOTALL)):
-            begin, shown, end = bar.groups()
-            if begin == "\r" or not shown + end:
-                return self.stream.write(begin + printable(shown) + end)
-        return self.stream.write(printable(text))
+        bar = self.bars and re.fullmatch(r"((?:\x1b\[A)+\Z|\r)(.*?)(\r?)", text, re.DOTALL)  # goes up, draws or wipes
+        begin, shown, end = bar.groups() if bar else ("", text, "")
+        return self.stream.write(begin + printable(shown) + end)
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
@@ -124,10 +121,7 @@ def _interrupt_again(unraisable):
 
 
 def command(script=None):
-    """The command line of this process, as one would type it; that of another script, with what both take.
-
-    It does not know what accelerate was told.
-    """
+    """This process's command line, without what accelerate was told; that of another script, with what both take."""
     if not script:
         return f"{'accelerate launch ...' if parallel.size() > 1 else 'python'} {shlex.join(sys.argv)}"
     path = Path(sys.argv[0]).parent / script  # where this one lies

@@ -53,7 +53,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if whole:
-            (folder / "trainer_state.json").write_text("{}")
+            (folder / "trainer_state.json").write_text('{"epoch": 1}')
     assert artifacts.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
