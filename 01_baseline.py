@@ -77,7 +77,7 @@ def main():
 
     plain, shots = metrics["schema_validity"], metrics["few_shot"]["schema_validity"]
     print(f"Valid calls: {plain:.1%} with the plain prompt, {shots:.1%} with examples in the prompt.")
-    print(f"Written: {artifact.final}. Next: python 02_create_dataset.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('02_create_dataset.py')}")
 
 
 if __name__ == "__main__":

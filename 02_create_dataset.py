@@ -37,7 +37,9 @@ Next: 03_finetune.py
 
 import collections
 import shutil
+import sys
 
+import tools as toolbox
 from playground import artifacts, models, recipe, report, sources
 from playground.sources.formats import FORMATS
 
@@ -164,6 +166,8 @@ def main():
     dataset = sources.build(settings)
     for why, count in dataset.left_out.items():
         print(f"Left out: {count} {why}.")
+    if "respond" not in dataset.tools:
+        print(toolbox.NO_RESPOND, file=sys.stderr)
     with artifacts.stage(settings, STAGE, inputs=dataset.files) as artifact:
         summaries, leaks = sources.write(artifact.path, dataset, settings)
         if dataset.source == "templates":
@@ -171,7 +175,8 @@ def main():
         else:
             entries = [{"type": "function", "function": tool} for tool in dataset.tools.values()]
             artifacts.write_json(artifact / "tools.json", entries)
-        (artifact / "README.md").write_text(data_card(dataset, summaries, leaks, settings["seed"]), encoding="utf-8")
+        card = data_card(dataset, summaries, leaks, settings["seed"])
+        (artifact / "README.md").write_text(card, encoding="utf-8", errors="replace")
         report.plot_balance(artifact / "balance.png", counts_table(summaries)[1])
         counts = {split: summary.n for split, summary in summaries.items()}
         artifacts.write_json(artifact / "metrics.json", {"n": counts, "leaks": leaks, "left_out": dataset.left_out})
@@ -185,7 +190,7 @@ def main():
     print("Leak check, training against the others:")
     for split, figures in leaks.items():
         print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))
-    print(f"Written: {artifact.final}. Next: python 03_finetune.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('03_finetune.py')}")
 
 
 if __name__ == "__main__":

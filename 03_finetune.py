@@ -247,7 +247,7 @@ def main():
 
     print(f"Exact calls on validation: {validations[0]['exact_call']:.1%} before, {best['exact_call']:.1%} after "
           f"(epoch {best['epoch']}, kept), in {seconds:.0f} s.")  # fmt: skip
-    print(f"Written: {artifact.final}. Next: python 04_inference.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('04_inference.py')}")
 
 
 if __name__ == "__main__":

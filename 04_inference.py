@@ -14,7 +14,7 @@ Decoding follows the tools' grammar (05_constrained.py shows how), so every call
 itself. Each request is answered on its own, because the model has been trained on nothing longer. Mails "sent" are
 lines in outputs/outbox.jsonl.
 
-Writes outputs/04_inference/: transcripts.jsonl, metrics.json, manifest.json (not of a chat). Next: 05_constrained.py
+Writes outputs/04_inference/, of a file: transcripts.jsonl, metrics.json, manifest.json. Next: 05_constrained.py
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from pathlib import Path
 import tools as toolbox
 from playground import artifacts, recipe
 from playground.artifacts import UserError
-from playground.report import printable
+from playground.terminal import printable
 
 EXAMPLES = recipe.CONFIGS / "requests.jsonl"
 MAX_REQUEST = 4000  # characters
@@ -70,9 +70,9 @@ def answer_of(turns):
 def show(request, turns):
     print(f"\nUSER:   {request}")
     for text, _, result in turns if answer_of(turns) is None else turns[:-1]:
-        print(f"CALL:   {printable(text.strip())}\nRESULT: {printable(toolbox.to_json(result))}")
+        print(f"CALL:   {text.strip()}\nRESULT: {toolbox.to_json(result)}")
     answer = answer_of(turns)
-    print(f"ANSWER: {printable(answer)}" if answer is not None else f"(no answer after {len(turns)} turns)")
+    print(f"ANSWER: {answer}" if answer is not None else f"(no answer after {len(turns)} turns)")
 
 
 def checked(request):
@@ -120,7 +120,7 @@ def chat(answer, history):
             answer(request)
         except KeyboardInterrupt:
             print("\n(stopped)")
-        except UserError as error:
+        except (UserError, toolbox.OutsideError) as error:
             print(error)
         except EOFError:
             print()
@@ -135,10 +135,10 @@ def main():
     settings, options = recipe.arguments(__doc__, add_flags)
     if options.max_turns < 1:
         raise UserError(f"--max-turns {options.max_turns}: give 1 or more.")
-    requests = [checked(options.prompt)] if options.prompt is not None else None
-    if requests is None and not options.chat:
+    only_asked = options.chat or options.prompt is not None
+    requests = [checked(options.prompt)] if options.prompt is not None else []
+    if not only_asked:
         requests = read_requests(options.file or EXAMPLES)
-    if not options.chat:
         artifacts.lock(settings)
     output_dir = Path(settings["output_dir"])
     tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
@@ -147,6 +147,8 @@ def main():
         tool_file = Path(settings["tools"]["file"])
     tools = toolbox.load_tools(tool_file)
     manifest = artifacts.require(output_dir, options.source)
+    if "respond" not in tools:
+        print(toolbox.NO_RESPOND, file=sys.stderr)
 
     from playground import generation, models
 
@@ -165,7 +167,10 @@ def main():
     if options.chat:
         chat(answer, output_dir / "history.txt")
         return
-    inputs = [tool_file, manifest] + [options.file or EXAMPLES] * (options.prompt is None)
+    if only_asked:
+        answer(*requests)
+        return
+    inputs = [tool_file, manifest, options.file or EXAMPLES]
     facts = {"base_model": base, **models.placement(model)}
     decoding = "free" if options.free else "constrained"
     print(f"Answering {len(requests)} requests with {options.source}'s model, {decoding}.")
@@ -179,7 +184,7 @@ def main():
         artifacts.write_jsonl(artifact / "transcripts.jsonl", transcripts)
         artifacts.write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
     print(f"\n{answered} of {len(requests)} requests answered.")
-    print(f"Written: {artifact.final}. Next: python 05_constrained.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('05_constrained.py')}")
 
 
 if __name__ == "__main__":

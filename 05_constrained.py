@@ -205,7 +205,7 @@ def main():
                   f"{summary['exact_call']:7.1%} {summary['forward_passes_per_call']:7.1f} "
                   f"{summary['seconds_per_call']:8.3f}")  # fmt: skip
     print(f"The same text with and without jumps: {same:.1%} of the fine-tuned model's calls.")
-    print(f"Written: {artifact.final}. Next: python 06_dpo.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('06_dpo.py')}")
 
 
 if __name__ == "__main__":

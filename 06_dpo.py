@@ -291,7 +291,7 @@ def main():
     print(f"Exact calls on validation: {before['exact_call']:.1%} before, {validations[-1]['exact_call']:.1%} after, "
           f"in {seconds:.0f} s.\n" + (f"Step {best['step']} is kept." if best is not before else
                                   "DPO did not help here: the fine-tuned model is kept as it was."))  # fmt: skip
-    print(f"Written: {artifact.final}. Next: python 07_ppo.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('07_ppo.py')}")
 
 
 if __name__ == "__main__":

@@ -341,7 +341,7 @@ def main():
           f"{before['exact_call']:.1%} and {after['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
           + (f"Update {best['update']} is kept, with {best['reward']:.3f}." if best is not before else
              f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
-    print(f"Written: {artifact.final}. Next: python 08_evaluate.py")
+    print(f"Written: {artifact.final}. Next: {artifacts.command('08_evaluate.py')}")
 
 
 if __name__ == "__main__":

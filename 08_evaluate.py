@@ -204,7 +204,7 @@ def main():
                 cells, judged, hashes[name] = evaluate_model(
                     name, folder, base_path, splits, tools, predictions, settings
                 )
-            except UserError as error:
+            except (UserError, toolbox.OutsideError) as error:
                 left_out[name] = str(error)
                 failed.append(name)
                 continue

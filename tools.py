@@ -8,11 +8,15 @@ configs/tools.json and one function below with `@executor("its_name")`.
 """
 
 import ast
+import contextlib
 import hashlib
+import itertools
 import json
 import math
 import operator
 import re
+import signal
+import threading
 import warnings
 from pathlib import Path
 
@@ -22,13 +26,26 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+NO_RESPOND = "There is no tool `respond`: no record answers after a result, and only --max-turns ends a conversation."
 TOOL_FILE = Path(__file__).parent / "configs" / "tools.json"
 MAX_CALL_CHARS = 20_000  # a longer "call" is refused before it is parsed
 MAX_CALL_DEPTH = 64  # far below Python's own limit, which depends on who asks
+MAX_SECONDS = 0.5  # of the processor's, for a schema or a chat template: they can be made to take for ever
+MAX_ERRORS = 100  # of a call that are told
+MAX_SLOW = 5  # calls that take longer than that are invalid, and with this one it is enough
+SLOW, FAILED = [], {}  # the tools of those calls; {tool: [calls that its executor failed in, how at first]}
 
 
 class ToolFileError(ValueError):
     """A tool file cannot be used; the message says where and why."""
+
+
+class OutsideError(Exception):
+    """A schema or a chat template cannot be used; the message says which and why."""
+
+
+class OutOfTime(Exception):
+    """What `time_limit` raises."""
 
 
 class ParseError(ValueError):
@@ -37,6 +54,13 @@ class ParseError(ValueError):
     def __init__(self, kind):
         super().__init__(kind)
         self.kind = kind
+
+
+@Draft202012Validator.FORMAT_CHECKER.checks("regex", (re.error, OverflowError, RecursionError))
+def is_regex(text):
+    """What `check_schema` asks of a pattern. jsonschema's own check ends in a traceback at `a{99999999999}`."""
+    with warnings.catch_warnings(action="ignore"):  # of sets that Python may read in another way some day
+        return not isinstance(text, str) or bool(re.compile(text))
 
 
 # ---- load: a tool set is {name: {"name", "description", "parameters"}}, in file order
@@ -50,12 +74,15 @@ def load_tools(path=TOOL_FILE):
     """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        whole = is_text(entries)
     except OSError as error:
         raise ToolFileError(f"{path} cannot be read ({error.strerror}): give a JSON file of tools.") from None
     except UnicodeDecodeError:
         raise ToolFileError(f"{path} is not UTF-8: save the tool file as UTF-8.") from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise ToolFileError(f"{path} is not JSON ({error}): mend it there.") from None
+    if not whole:
+        raise ToolFileError(f"{path} has half a character (a lone surrogate) in it: mend it there.")
     if not isinstance(entries, list) or not entries:
         raise ToolFileError(f'{path} holds no list of tools: it should read [{{"type": "function", ...}}, ...].')
     tools = {}
@@ -65,17 +92,23 @@ def load_tools(path=TOOL_FILE):
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
             raise ToolFileError(f'{where} has no name: it should read {{"function": {{"name": ...}}}}.')
         name = function["name"]
+        if not name.isprintable():
+            raise ToolFileError(f"{where}: its name {name!r} has characters that cannot be printed: give it another.")
         if name in tools:
             raise ToolFileError(f"{where}: a second tool is named {name!r}: give each tool its own name.")
         parameters = function.get("parameters", {"type": "object", "properties": {}})
         try:
-            Draft202012Validator.check_schema(parameters)
+            with time_limit(MAX_SECONDS):
+                Draft202012Validator.check_schema(parameters)
+                reference = _dangling_reference(parameters)
         except SchemaError as error:
             at = "/".join(map(str, error.absolute_path))
             raise ToolFileError(
-                f"{where} ({name}): parameters are not a JSON Schema, at /{at}: {error.message}"
+                f"{where} ({name}): parameters are not a JSON Schema, at /{at}: {error.message[:200]}"
             ) from None
-        if reference := _dangling_reference(parameters):
+        except (RecursionError, OutOfTime):
+            raise ToolFileError(f"{where} ({name}): its schema is too deep or large to be checked.") from None
+        if reference:
             raise ToolFileError(f'{where} ({name}): "$ref": {reference!r} leads nowhere: put it under "$defs" there.')
         if not isinstance(parameters, dict) or parameters.get("type") != "object":
             raise ToolFileError(f'{where} ({name}): parameters must be a schema of "type": "object".')
@@ -83,16 +116,26 @@ def load_tools(path=TOOL_FILE):
     return tools
 
 
+def is_text(value):
+    """Whether a JSON value can be written as UTF-8, which has nothing for half of a surrogate pair."""
+    try:
+        to_json(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _dangling_reference(schema):
-    """The first `$ref` of a schema that it does not hold itself, or None: nothing is fetched from elsewhere."""
+    """The first reference of a schema that it does not hold itself, or None: nothing is fetched from elsewhere."""
     resolver, nodes = Registry().resolver_with_root(DRAFT202012.create_resource(schema)), [schema]
     while nodes:
         node = nodes.pop()
-        if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+        for key in ("$ref", "$dynamicRef") if isinstance(node, dict) else ():
             try:
-                resolver.lookup(node["$ref"])
-            except Unresolvable:
-                return node["$ref"]
+                if isinstance(node.get(key), str):
+                    resolver.lookup(node[key])
+            except (Unresolvable, ValueError):
+                return node[key]
         nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return None
 
@@ -184,11 +227,8 @@ def parse_call(text):
         raise ParseError("two objects" if rest.startswith("{") else "text after the JSON")
     if _depth(value) > MAX_CALL_DEPTH:
         raise ParseError("nested too deep")
-    try:
-        text.encode("utf-8")
-        to_json(value).encode("utf-8")  # "\ud800" in the text is a lone surrogate in the value
-    except UnicodeEncodeError:
-        raise ParseError("lone surrogate") from None
+    if not is_text([text, value]):  # "\ud800" in the text is a lone surrogate in the value
+        raise ParseError("lone surrogate")
     if not isinstance(value.get("tool"), str):
         raise ParseError("no tool")
     if not isinstance(value.get("args"), dict):
@@ -248,11 +288,59 @@ def validate_call(call, tools):
     tool = tools.get(call["tool"])
     if tool is None:
         return [f"unknown tool {call['tool']!r}: the tools are {', '.join(tools)}"]
+    found = problems(validator(tool["parameters"]), call["args"])
+    if TOO_SLOW in found:
+        SLOW.append(call["tool"])
+        if len(SLOW) == MAX_SLOW:
+            names = ", ".join(sorted(set(SLOW)))
+            raise OutsideError(
+                f"calls to {names} take over {MAX_SECONDS} s each to be validated: simplify the schemas."
+            )
+    return [f"{call['tool']}: {problem}" for problem in found]
+
+
+TOO_SLOW = f"its schema takes over {MAX_SECONDS} s to check"
+
+
+def validator(schema, kind=Draft202012Validator):
+    """What checks a value under a JSON Schema, and fetches nothing that the schema refers to; see `problems`."""
+    return kind(schema, registry=Registry())
+
+
+def problems(checker, value):
+    """What a `validator` finds wrong with a value, as sentences for people; [] for nothing."""
     try:
-        errors = sorted(Draft202012Validator(tool["parameters"]).iter_errors(call["args"]), key=lambda e: e.json_path)
+        with time_limit(MAX_SECONDS):
+            errors = list(itertools.islice(checker.iter_errors(value), MAX_ERRORS))
+            return [_in_words(error) for error in sorted(errors, key=lambda error: error.json_path)]
+    except OutOfTime:
+        return [TOO_SLOW]
     except RecursionError:
-        return [f"{call['tool']}: its schema refers to itself without end, so nothing can be said to meet it"]
-    return [f"{call['tool']}: {_in_words(error)}" for error in errors]
+        return ["its schema refers to itself without end or is too deep, so nothing can be said to meet it"]
+    except (Unresolvable, ValueError, ArithmeticError) as error:
+        return [f"its schema cannot be followed: {str(error)[:200]}"]
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """A block that OutOfTime ends after so many seconds of work; on Windows, and in threads, it has no limit.
+
+    Regular expressions, schemas and templates are programs of other people's, and short ones can take for ever.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_):
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)  # again and again: Python forgets what finalizers raise
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _in_words(error):
@@ -296,9 +384,17 @@ def execute(call, tools):
     if call["tool"] not in EXECUTORS:
         return {"error": f"{call['tool']} has no executor: add a function with @executor({call['tool']!r})"}
     try:
-        return EXECUTORS[call["tool"]](**call["args"])
+        result = EXECUTORS[call["tool"]](**call["args"])
+        if not isinstance(result, dict):
+            raise TypeError(f"its result is no dict, but {type(result).__name__}")
+        json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8")  # what cannot be written is no result
+        return result
     except ExecutionError as error:
         return {"error": str(error)}
+    except Exception as error:  # the executor's own mistake, which is a result too: the stage goes on
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        FAILED.setdefault(call["tool"], [0, why])[0] += 1
+        return {"error": f"{call['tool']} failed: {why}"}
 
 
 @executor("respond")

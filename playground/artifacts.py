@@ -2,8 +2,10 @@
 
 A stage works in `outputs/NN_stage.partial/`, and the directory is renamed into place when the stage has
 finished, with a `manifest.json` in it. So a directory that exists is complete, a killed stage has changed
-nothing, and what it had reached waits in `.partial` for the next run of the same recipe and inputs. The artifact
-of the run before is `NN_stage.old/` between two renames; the next run puts it back if the second did not come.
+nothing, and what it had reached waits in `.partial` for the next run of the same recipe and inputs.
+
+Nothing is deleted or replaced but what a run has marked as its own: a `.partial` by its `run.json`, an artifact by its
+manifest, in which its files are listed. Files of other people in an artifact move into the one that replaces it.
 
     python -m playground.artifacts verify outputs    # see playground/verify.py
 
@@ -11,119 +13,44 @@ Of several processes that work as one, the main one writes all of it, while the 
 """
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from playground import parallel
 from playground.errors import OutputError, UserError
-from playground.locking import discard, lock
+from playground.files import (  # noqa: F401 - for who has imported this module
+    NEW,
+    later_files,
+    read_feedback,
+    read_json,
+    read_jsonl,
+    read_records,
+    read_requests,
+    sha256,
+    write_json,
+    write_jsonl,
+)
+from playground.locking import take
+from playground.manifest import base_files, manifest
 from playground.terminal import command, run
 
-LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "jsonschema", "numpy")
-NEW = ".new"  # ends the name of a file that is being written
-
-
-def sha256(path):
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+RUN = "run.json"  # marks a folder that a run works in; there last of all, and empty while the folder is being deleted
+REPLACED = ".replaced"  # the artifact of the run before, in the one that takes its place, until its files are deleted
 
 
 def require(output_dir, stage, name="manifest.json"):
     """The path of a file in an earlier stage's artifact. Raises UserError naming the script that makes it."""
     path = Path(output_dir) / stage / name
     if not path.exists():
-        raise UserError(f"{path} does not exist: run `python {stage}.py` first.")
+        raise UserError(f"{path} does not exist: run `{command(f'{stage}.py')}` first.")
     return path
 
 
 def read_manifest(output_dir, stage):
     return read_json(require(output_dir, stage))
-
-
-def read_json(path):
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): mend it or make it again.") from None
-
-
-def write_json(path, value):
-    """Write a .json file, which appears whole or not at all."""
-    if parallel.is_main():
-        with _whole(path) as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def _whole(path):
-    new = Path(path).with_name(Path(path).name + NEW)
-    with new.open("w", encoding="utf-8") as file:
-        yield file
-    new.replace(path)
-
-
-def later_files(output_dir, *names):
-    """The files for the stages after SFT that stage 02 wrote, all or those named; [] where its source has none."""
-    paths = (Path(output_dir) / "02_create_dataset" / name for name in names or ("feedback.jsonl", "rl.jsonl"))
-    return [path for path in paths if path.exists()]
-
-
-def read_feedback(output_dir):
-    """The labelled requests that SFT does not see (feedback.jsonl), [] where stage 02's source has none."""
-    return [row for path in later_files(output_dir, "feedback.jsonl") for row in read_records(path)]
-
-
-def read_requests(output_dir):
-    """The requests without labels that stage 02 wrote (rl.jsonl), [] where its source has none."""
-    return [row for path in later_files(output_dir, "rl.jsonl") for row in read_records(path, ("id", "prompt"))]
-
-
-def read_records(path, keys=("id", "prompt", "completion")):
-    """The records of a .jsonl file that stage 02 wrote. Raises UserError: file:line, or how many lack."""
-    path, records = Path(path), []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                record = json.loads(line.decode("utf-8"))
-                if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
-                    raise UserError(f"{path}:{number}: a record needs {', '.join(keys)}: run stage 02 again.")
-                records.append(record)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): run `python 02_create_dataset.py` first.") from None
-    except ValueError as error:
-        raise UserError(f"{path}:{len(records) + 1}: not JSON ({error}): run stage 02 again.") from None
-    if not records:
-        raise UserError(f"{path} is empty: run `python 02_create_dataset.py` again.")
-    metrics = path.with_name("metrics.json")
-    written = read_json(metrics).get("n", {}).get(path.stem, 0) if metrics.exists() else 0
-    if len(records) < written:
-        raise UserError(f"{path} has {len(records)} of the {written} records that were written: run stage 02 again.")
-    return records
-
-
-def write_jsonl(path, rows):
-    """Write a .jsonl file, which appears whole or not at all."""
-    if parallel.is_main():
-        with _whole(path) as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def read_jsonl(path):
-    """The values in a .jsonl file, whose lines end at line feeds only: texts in it may hold other line separators."""
-    with Path(path).open(encoding="utf-8", newline="\n") as lines:
-        return [json.loads(line) for line in lines]
 
 
 @contextlib.contextmanager
@@ -146,52 +73,143 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
         parallel.wait()  # for whoever is still in it
         parallel.wait()  # until the main process has finished it
         return
-    files = [*inputs, *_base_files(facts.get("base_model"))]
+    _require_own(partial, final)
+    files = [*inputs, *base_files(facts.get("base_model"))]
     key = {"recipe": recipe, "inputs": {str(path): sha256(path) for path in files}}
     if parallel.size() > 1:
         key["processes"] = parallel.size()  # another number draws other samples, so it cannot go on from there
+    going_on = resume and _dict_in(partial / RUN) == key
     try:
-        if partial.exists() and not (resume and _same_run(partial, key)):
-            discard(partial)
+        if partial.exists() and not going_on:
+            _discard(partial)
         for cut_off in partial.rglob(f"*{NEW}"):
             cut_off.unlink()
         partial.mkdir(parents=True, exist_ok=True)
-        write_json(partial / "run.json", key)
+        write_json(partial / RUN, key)
     except OSError as error:
-        if not (resume and _same_run(partial, key)):
-            shutil.rmtree(partial, ignore_errors=True)
-        raise OutputError(f"{partial} cannot be written ({error.strerror}): choose another --output-dir.") from None
+        if not going_on:
+            _discard(partial)
+        raise _not_written(partial, error) from None
     parallel.wait()
     try:
         yield artifact
         parallel.wait()
-        _finish(artifact, key, started)
+        write_json(partial / "manifest.json", manifest(artifact, key, started))
+        _finish(partial)
         parallel.wait()
     except BaseException as error:
-        if not resume:
-            shutil.rmtree(partial, ignore_errors=True)
-        elif isinstance(error, KeyboardInterrupt):
+        if not resume and not (partial / REPLACED).exists():
+            _discard(partial)
+        elif resume and isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"what was reached is kept in {partial}; to go on from there:") from None
         raise
 
 
-def _finish(artifact, key, started):
-    """Write the manifest, delete what only a resumed run needs, and put the artifact in its place.
+def lock(recipe):
+    """Keep other runs out of the recipe's output folder until this process ends, and finish what a killed one began.
 
-    The order is what makes a kill harmless: until run.json is gone, the stage can be resumed with all that it needs.
+    Call it before anything in the folder is read, so that what is read is what the manifest says. Raises UserError
+    where a run is there already, OutputError where the folder cannot be written. Several processes that work as one
+    meet here, and the main one keeps the lock for all.
     """
-    partial, final = artifact.path, artifact.final
-    write_json(partial / "manifest.json", _manifest(artifact, key, started))
-    (partial / "run.json").unlink()
-    for path in partial.iterdir():
-        if artifact.is_state(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    old = final.with_name(f"{final.name}.old")
-    if final.exists():
-        final.rename(old)
-    partial.rename(final)
-    if old.exists():
-        discard(old)
+    parallel.join(recipe)
+    folder = Path(recipe["output_dir"])
+    try:
+        if parallel.is_main():
+            take(folder)
+            for mark in folder.glob(f"[0-9][0-9]_*/{RUN}"):
+                with contextlib.suppress(UserError):  # something else is in its place: its stage will say so
+                    _finish(mark.parent)
+    except OSError as error:
+        raise _not_written(folder, error) from None
+    parallel.wait()
+
+
+def _not_written(folder, error):
+    return OutputError(f"{folder} cannot be written ({error.strerror}): choose another --output-dir.")
+
+
+# ---- what is a run's own
+
+
+def _require_own(partial, final):
+    """Raise UserError where one of a stage's folders is there and no run has made it."""
+    for folder, own in ((partial, _is_own(partial)), (final, _is_artifact(final))):
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link, and a stage replaces its folder: let --output-dir be the link.")
+        if folder.exists() and not own:
+            raise UserError(f"{folder} was not made by a run: move it elsewhere, or choose another --output-dir.")
+
+
+def _is_own(partial):
+    """Whether a run works or has worked in a folder; also if it was killed just after making it."""
+    mark = partial / RUN
+    if not mark.exists():
+        return partial.is_dir() and all(path.name == RUN + NEW for path in partial.iterdir())
+    return not mark.is_symlink() and (not mark.stat().st_size or {"recipe", "inputs"} <= _dict_in(mark).keys())
+
+
+def _is_artifact(folder):
+    """Whether a folder is what its stage has made, or will be when it is renamed."""
+    made = _dict_in(folder / "manifest.json")
+    return made.get("stage") == folder.with_suffix("").name and isinstance(made.get("outputs"), dict)
+
+
+def _dict_in(path):
+    """The JSON object in a file, empty where it holds none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _discard(partial):
+    """Delete what a run has left, as far as it can be; killed on the way, it is rubbish, and still the run's."""
+    with contextlib.suppress(OSError):
+        (partial / RUN).write_bytes(b"")
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == RUN):  # which comes last
+            _delete(path)
+        partial.rmdir()
+
+
+def _delete(path):
+    path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+
+
+def _finish(folder):
+    """Make a folder that has a manifest its stage's artifact. A kill in between is harmless: `lock` goes on here.
+
+    Of the artifact that it replaces, what the manifest lists is deleted; other files move to where they were.
+    """
+    final = folder.with_suffix("")
+    if folder.is_symlink() or folder.suffix not in ("", ".partial") or not _is_artifact(folder):
+        return
+    if folder != final:
+        listed = {name.split("/")[0] for name in _dict_in(folder / "manifest.json")["outputs"]}
+        for path in folder.iterdir():
+            if path.name not in listed | {RUN, REPLACED, "manifest.json"}:  # only a resumed run needs it
+                _delete(path)
+        _require_own(folder, final)
+        if final.exists():
+            final.rename(folder / REPLACED)
+        folder.rename(final)
+    old = final / REPLACED
+    outputs = _dict_in(old / "manifest.json").get("outputs", {})
+    for path in sorted(old.rglob("*"), reverse=True):  # what is in a folder before the folder
+        name = path.relative_to(old)
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()  # only where it is empty
+        elif name.as_posix() in outputs:
+            path.unlink()
+        elif name.as_posix() != "manifest.json" and not os.path.lexists(final / name):
+            (final / name).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(final / name)
+    (old / "manifest.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        old.rmdir()  # stays with a file whose name another has now
+    (final / RUN).unlink()
 
 
 class Artifact:
@@ -199,7 +217,7 @@ class Artifact:
 
     def __init__(self, path, final, facts):
         self.path, self.final, self.facts = path, final, facts
-        self._state = {"run.json"}
+        self._state = {RUN}
 
     def __truediv__(self, name):
         return self.path / name
@@ -221,77 +239,11 @@ def last_checkpoint(folder):
     """
 
     def find():
-        states = filter(_is_json, Path(folder).glob("checkpoint-*/trainer_state.json"))
+        states = filter(_dict_in, Path(folder).glob("checkpoint-*/trainer_state.json"))
         newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
         return str(newest.parent) if newest else None
 
     return parallel.from_main(find)
-
-
-def _is_json(path):
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-def _same_run(partial, key):
-    try:
-        return json.loads((partial / "run.json").read_text(encoding="utf-8")) == key
-    except (OSError, ValueError):
-        return False
-
-
-def _base_files(base):
-    """The files of a base model that decide what it says; a hub model's path names its revision instead."""
-    if not base or base.get("kind") not in ("embedded", "folder"):
-        return []
-    return sorted(path for path in Path(base["path"]).iterdir() if path.suffix in (".json", ".safetensors"))
-
-
-def _manifest(artifact, key, started):
-    kept = [path for path in artifact.path.iterdir() if not artifact.is_state(path.name)]
-    files = [file for path in kept for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
-    return {
-        "stage": artifact.final.name,
-        **key,
-        "seed": key["recipe"]["seed"],
-        **artifact.facts,
-        "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
-        "python": platform.python_version(),
-        "machine": _machine(),
-        "origin": getattr(key["recipe"], "origin", None),
-        "command": command(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_changes": _git("status", "--porcelain"),
-        "outputs": {
-            path.relative_to(artifact.path).as_posix(): sha256(path)
-            for path in sorted(files)
-            if path != artifact / "manifest.json"
-        },
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "seconds": round(time.time() - started, 2),
-    }
-
-
-def _machine():
-    """What numbers may depend on, in words: sums are taken in another order with another number of threads."""
-    parts = [platform.machine(), f"{os.cpu_count()} cores"]
-    if torch := sys.modules.get("torch"):
-        parts.append(f"{torch.get_num_threads()} threads")
-        if torch.cuda.is_available():
-            parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
-
-
-def _git(*arguments):
-    """What git says of the project's checkout, or None where there is none (a downloaded archive, say)."""
-    try:
-        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 if __name__ == "__main__":

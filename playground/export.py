@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import tools as toolbox
@@ -52,8 +53,10 @@ SECTIONS = {"03_finetune": "sft", "06_dpo": "dpo", "07_ppo": "ppo"}  # of the re
 PROBES = ("Weather in Oslo?", 'São  Paulo\nCall: {"tool": "x", "args": {}}\nResult: {"value": 1}')
 
 
-def export(stage_folder, folder):
+def export(stage_folder, folder, trust_remote_code=False):
     """Write the model of a stage's folder, such as outputs/03_finetune, as a plain Hugging Face folder.
+
+    trust_remote_code: whether code that comes with the model may run, whatever its manifest says.
 
     Raises UserError where the stage's folder is not whole, `folder` exists, or the tokenizer's prompts cannot be
     made by a chat template.
@@ -66,6 +69,7 @@ def export(stage_folder, folder):
     manifest = artifacts.read_manifest(source.parent, source.name)
     artifacts.require(source.parent, source.name, "model")
     recipe = {**manifest["recipe"], "output_dir": str(source.parent)}
+    recipe["model"] = recipe["model"] | {"trust_remote_code": trust_remote_code}
     tool_file = artifacts.require(source.parent, "02_create_dataset", "tools.json")
     tools = toolbox.load_tools(tool_file)
     tokenizer, model, base = models.load_checkpoint(recipe, source.name)
@@ -81,14 +85,14 @@ def export(stage_folder, folder):
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=recipe["generate"]["max_new_tokens"],
     )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        shutil.copyfile(tool_file, partial / "tools.json")
-        (partial / "README.md").write_text(card(source, manifest, base, tools), encoding="utf-8")
-        partial.rename(folder)
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as own:
+            partial = Path(own, folder.name)
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            shutil.copyfile(tool_file, partial / "tools.json")
+            (partial / "README.md").write_text(card(source, manifest, base, tools), encoding="utf-8")
+            partial.rename(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder.") from None
 
@@ -183,6 +187,7 @@ def main():
     command = parser.add_subparsers(required=True).add_parser("export", help="write a plain Hugging Face folder")
     command.add_argument("stage", help="a training stage's folder, such as outputs/03_finetune")
     command.add_argument("folder", help="the folder to make")
+    command.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     options = parser.parse_args()
-    export(options.stage, options.folder)
+    export(options.stage, options.folder, options.trust_remote_code)
     print(f"Written: {options.folder}")

@@ -1,14 +1,15 @@
-"""One run at a time in an output folder: two would delete and rename each other's directories."""
+"""One run at a time in an output folder: two would delete and rename each other's directories.
+
+Not with `filelock`, whose flock a worker process inherits and keeps when this one is killed, and which names no owner.
+"""
 
 import atexit
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
-from playground import parallel
-from playground.errors import OutputError, UserError
+from playground.errors import UserError
 
 try:
     import fcntl
@@ -23,68 +24,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_held.clear)  # the lock stays with the parent
 
 
-def lock(recipe):
-    """Keep other runs out of the recipe's output folder until this process ends, and settle what a killed one left.
-
-    Call it before anything in the folder is read, so that what is read is what the manifest says. Raises UserError
-    with the process id of a run that is there already, OutputError where the folder cannot be written. Several
-    processes that work as one meet here, and the main one keeps the lock for all.
-    """
-    parallel.join(recipe)
-    if parallel.is_main():
-        _settle(recipe["output_dir"])
-    parallel.wait()
-
-
-def _settle(output_dir):
-    try:
-        owner = take(output_dir)
-        if owner is None:
-            for old in Path(output_dir).glob("[0-9][0-9]_*.old"):
-                final = old.with_suffix("")
-                if (old / "manifest.json").exists() and not final.exists():
-                    old.rename(final)
-                else:
-                    discard(old)
-    except OSError as error:
-        raise OutputError(f"{output_dir} cannot be written ({error.strerror}): choose another --output-dir.") from None
-    if owner is not None:
-        raise UserError(
-            f"{output_dir} is in use by process {owner}: wait until that is done, or choose another --output-dir."
-        )
-
-
-def discard(folder):
-    """Delete a folder, first of all what makes it count: killed on the way, it is rubbish and no half artifact."""
-    for name in ("manifest.json", "run.json"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder)
-
-
 def take(output_dir):
-    """Lock an output folder for as long as this process lives; returns None, or the process id of who has it.
+    """Lock an output folder for as long as this process lives.
 
     The system holds the lock, so it ends with the process, however that ends; the file only says whose it is.
-    None too where this process has it already. Raises OSError where the folder cannot be written.
+    Raises UserError where another process has it, OSError where the folder cannot be written.
     """
     folder = Path(output_dir).resolve()
+    path, made = folder / NAME, not folder.exists()
     if folder in _held:
-        return None
-    made = not folder.exists()
+        return
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        file = (folder / NAME).open("a+", encoding="utf-8")
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and no lock of a run: move it, or choose another --output-dir.")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "rb+")
         if not _lock(file):
             with file:
-                return _owner(file)
-        if os.name == "nt" or _is_still(folder / NAME, file):
+                raise UserError(f"{output_dir} is in use by process {_owner(file)}: wait until that is done, or choose "
+                                "another --output-dir.")  # fmt: skip
+        if os.fstat(file.fileno()).st_nlink:
             break
         file.close()  # the last owner deleted the file between opening and locking
+    if file.read(30).strip(b"0123456789"):
+        with file:
+            raise UserError(f"{path} is no lock of a run: move it, or choose another --output-dir.")
     _held[folder] = file, made
     file.truncate(0)
-    file.write(str(os.getpid()))
+    file.seek(0)
+    file.write(str(os.getpid()).encode())
     file.flush()
-    return None
 
 
 def held():
@@ -112,26 +81,19 @@ def _lock(file):
         if os.name == "nt":
             file.seek(LOCKED_BYTE)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            file.seek(0)
         else:
-            # Not flock: a worker process would inherit that one, and keep it if this process is killed.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True
 
 
-def _is_still(path, file):
-    try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False
-
-
 def _owner(file):
     """The process id in a lock file; "unknown" where its owner does not write one within a second."""
     for _ in range(100):
         file.seek(0)
-        if owner := file.read():
-            return owner
+        if owner := file.read(30):
+            return owner.decode("ascii", "replace")
         time.sleep(0.01)
     return "unknown"

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from playground import memory, parallel, smollm2
-from playground.artifacts import UserError, read_manifest, require, sha256
+from playground.artifacts import UserError, command, read_json, read_manifest, require, sha256
 
 DEFAULT = "distilgpt2"
 EMBEDDED = Path(__file__).parents[1] / "base_model"
@@ -126,7 +126,7 @@ def load_start(recipe, stage, tool_file):
     trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]
     if trained_for != [sha256(tool_file)]:
         raise UserError(f"{Path(recipe['output_dir'], stage)} was trained for other tools than those of {tool_file}: "
-                        f"run `python {stage}.py` again.")  # fmt: skip
+                        f"run `{command(f'{stage}.py')}` again.")  # fmt: skip
     tokenizer, model, base = load_checkpoint(recipe, stage)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload().requires_grad_(True)
@@ -208,7 +208,9 @@ def load_model(path, recipe, base_path=None):
         raise UserError("model.device_map spreads one model over the GPUs, and several processes need one each: "
                         "set it to null, or start one process.")  # fmt: skip
     place, adapter = device(settings["device"]), Path(path, "adapter_config.json").exists()
-    _require_safetensors(path)
+    _require_safetensors(path, "adapter_model.safetensors" if adapter else "*.safetensors")
+    if adapter and (not base_path or Path(base_path, "adapter_config.json").exists()):  # which would name its own base
+        raise UserError(f"{base_path or path} is an adapter and no whole model: give the model that it was made for.")
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base_path if adapter else path,
@@ -244,9 +246,14 @@ def load_model(path, recipe, base_path=None):
     return model.eval()
 
 
-def _require_safetensors(path):
-    if any(Path(path).glob("*.safetensors")):
-        return
+def _require_safetensors(path, weights):
+    """Raise UserError where loading a folder would read a pickle: it has no such file, or an index names another."""
+    try:
+        shards = [name for index in Path(path).glob("*.index.json") for name in read_json(index)["weight_map"].values()]
+        if any(Path(path).glob(weights)) and all(name.endswith(".safetensors") for name in shards):
+            return
+    except (LookupError, TypeError, AttributeError):
+        raise UserError(f"{path} holds no model that can be loaded: its index of weights is of another form.") from None
     pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in Path(path).glob(kind))
     why = f"{pickles[0]} is a pickle, which can run code when it is read" if pickles else "it has no .safetensors file"
     raise UserError(f"{path} holds no model that can be loaded: {why}; save the model as safetensors.")

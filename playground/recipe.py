@@ -10,11 +10,14 @@ import difflib
 import importlib.metadata
 import json
 import math
+import sys
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
+import tools as toolbox
+from playground import terminal
 from playground.artifacts import UserError, read_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -22,7 +25,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
         "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-        "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+        "number": lambda _, value: type(value) is int or (type(value) is float and math.isfinite(value)),
     }
 )
 Validator = extend(Draft202012Validator, type_checker=TYPES)
@@ -32,6 +35,11 @@ class Recipe(dict):
     """The settings, by section. `origin` is what they were made from: `load(**origin)` makes them again."""
 
     origin = None
+
+    def __or__(self, changes):
+        changed = Recipe(super().__or__(changes))
+        changed.origin = self.origin
+        return changed
 
 
 def arguments(description, add_flags=None):
@@ -48,7 +56,14 @@ def arguments(description, add_flags=None):
     parser.add_argument("--output-dir", dest="output_dir", metavar="DIR", help="where artifacts go (outputs)")
     if add_flags:
         add_flags(parser)
+    for action in parser._actions:  # argparse would show a flag's recipe key for its value
+        if (action.type or "." in action.dest) and action.nargs is None and action.metavar is None:
+            action.metavar = "N" if action.type else action.option_strings[0].strip("-").upper()
     options = parser.parse_args()
+    shared = {"--config": options.config, "--model": getattr(options, "model.name"), "--seed": options.seed}
+    shared |= {"--output-dir": options.output_dir}
+    terminal.given[:] = [word for flag, value in shared.items() if value is not None for word in (flag, str(value))]
+    terminal.given += [word for text in options.set for word in ("--set", text)]
     try:
         recipe = load(options.config, _flags(options) + [_split(text) for text in options.set])
         _require_tracker(recipe["report_to"])
@@ -60,13 +75,15 @@ def arguments(description, add_flags=None):
 def load(config=None, overrides=()):
     """The whole recipe: defaults, then the file `config`, then (key, value) pairs such as ("sft.epochs", 3).
 
-    Raises UserError for an unknown key (naming the nearest known one) or a value out of its bounds.
+    `model.trust_remote_code` of the file counts where the pairs, which are the command line's, say it too: code is not
+    run because a file says so. Raises UserError for an unknown key (naming the nearest known one) or a value out of its
+    bounds.
     """
     recipe = Recipe(read_json(CONFIGS / "default.json"))
     recipe.origin = {"config": config, "overrides": list(overrides)}
     schema = read_json(CONFIGS / "recipe.schema.json")
     if config:
-        changes = read_json(config)
+        changes = read_json(_own_file(config))
         if not isinstance(changes, dict):
             raise UserError(f"{config} holds no JSON object: a recipe reads {{...}}.")
         _merge(recipe, changes, config)
@@ -74,9 +91,26 @@ def load(config=None, overrides=()):
         for part in reversed(key.split(".")):
             value = {part: value}
         _merge(recipe, value, "the command line")
-    for error in Validator(schema).iter_errors(recipe):
-        raise UserError(f"recipe key {'.'.join(map(str, error.absolute_path))}: {error.message}.")
+    for error in toolbox.validator(schema, Validator).iter_errors(recipe):
+        raise UserError(f"recipe key {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}.")
+    recipe["tools"]["file"] = _own_file(recipe["tools"]["file"])
+    if config and recipe["model"]["trust_remote_code"] and not said(recipe, "model", "trust_remote_code"):
+        recipe["model"]["trust_remote_code"] = False
+        print(f"{config} asks to run code of the model's: it is not run without --set model.trust_remote_code=true.",
+              file=sys.stderr)  # fmt: skip
     return recipe
+
+
+def said(recipe, section, key):
+    """What the command line, over the defaults, says of a setting that no file may decide alone."""
+    origin = getattr(recipe, "origin", None) or {"overrides": []}
+    return load(None, origin["overrides"])[section][key]
+
+
+def _own_file(path):
+    """A path of the user's, or else of the project, which lies beside the scripts, wherever one starts them."""
+    beside = CONFIGS.parent / path
+    return str(beside) if beside.exists() and not Path(path).exists() else path
 
 
 def sft_settings(recipe, base_kind):
@@ -147,8 +181,9 @@ def _split(text):
 def _merge(recipe, changes, origin, path=""):
     for key, value in changes.items():
         if key not in recipe:
-            nearest = difflib.get_close_matches(key, recipe, n=1, cutoff=0)
-            raise UserError(f"{origin}: unknown key {path + key}; did you mean {path + nearest[0]}?")
+            key = key[:100]
+            nearest = difflib.get_close_matches(key, recipe, n=1, cutoff=0) or [""]
+            raise UserError(f"{origin}: unknown key {path + key}; did you mean {(path + nearest[0]).rstrip('.')}?")
         if isinstance(recipe[key], dict) and isinstance(value, dict):
             _merge(recipe[key], value, origin, f"{path}{key}.")
         elif isinstance(recipe[key], dict):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from playground import artifacts
 from playground.artifacts import UserError
+from playground.terminal import printable
 
 # Okabe and Ito's colours, which differ for colour-blind readers too; one for each model, everywhere.
 COLOURS = {"base": "#999999", "sft": "#0072B2", "dpo": "#009E73", "ppo": "#D55E00"}
@@ -30,11 +31,6 @@ def colour(model):
     return COLOURS.get(model, OTHER)
 
 
-def printable(text):
-    """Text without the control and direction characters that could take over a terminal or a page."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def sampled_answers(title, answers):
     """Some (record, completion, {component: reward}) as lines for the terminal: request, answer, what it earned."""
     lines = [f"\n{title}, sampled:"]
@@ -42,15 +38,17 @@ def sampled_answers(title, answers):
         earned = ", ".join(f"{name}={value:.2g}" for name, value in parts.items())
         lines += [f"  {line}" for line in record["prompt"].split("\n")]
         lines += [f"  -> {completion.text.strip()}", textwrap.indent(textwrap.fill(earned, 75), " " * 5)]
-    return printable("\n".join(lines))
+    return "\n".join(lines)
 
 
 # ---- plots; Figure rather than pyplot, which keeps every figure and picks a window system
 
 
 def _figure(width, height, columns=1, rows=1):
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["text.parse_math"] = False  # a tool may have two dollar signs in its name
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False).flatten()
 

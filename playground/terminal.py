@@ -1,18 +1,22 @@
-"""How a script ends: in sentences and exit statuses, whatever happened."""
+"""How a script speaks and ends: in text that no outside text can take over, sentences and exit statuses."""
 
 import _thread
 import contextlib
 import gc
 import os
+import re
 import shlex
 import signal
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 
+import tools as toolbox
 from playground import locking, parallel
 from playground.errors import UserError, why_not_written
-from tools import ToolFileError
+
+given = []  # the flags of this run that the other scripts take too, as they were typed: see recipe.arguments
 
 
 def run(main, in_parallel=False):
@@ -22,15 +26,46 @@ def run(main, in_parallel=False):
     in_parallel: whether several processes may share the work; they say the sentence once and end alike.
     """
     sys.unraisablehook = _interrupt_again
+    out, err = _Printable(sys.stdout), _Printable(sys.stderr, bars=True)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        _run(main, in_parallel)
+
+
+def printable(text):
+    """Text without the control and direction characters that could take over a terminal or a page."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else "\ufffd" for c in text)
+    return "".join(shown)
+
+
+class _Printable:
+    """A stream on which rows, tool names, models and messages are printed, and only tqdm moves the cursor."""
+
+    def __init__(self, stream, bars=False):
+        self.stream, self.bars = stream, bars
+
+    def write(self, text):
+        bar = self.bars and re.fullmatch(r"((?:\x1b\[A)+\Z|\r)(.*?)(\r?)", text, re.DOTALL)  # goes up, draws or wipes
+        begin, shown, end = bar.groups() if bar else ("", text, "")
+        return self.stream.write(begin + printable(shown) + end)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def _run(main, in_parallel):
     try:
         with _only_main_speaks():
             if parallel.size() > 1 and not in_parallel:
                 raise UserError(f"{sys.argv[0]} works in one process: start it as `python {sys.argv[0]}`.")
             main()
+            for tool, (count, why) in toolbox.FAILED.items():
+                print(f"The executor of {tool} failed in {count} calls ({why}): mend it.", file=sys.stderr)
         parallel.leave()
         return
-    except (UserError, ToolFileError) as error:
-        status, message = getattr(error, "status", 2), f"error: {error}"
+    except (UserError, toolbox.ToolFileError, toolbox.OutsideError) as error:
+        status, message = getattr(error, "status", 2), f"error: {error}".replace("\n", " ")
     except KeyboardInterrupt as interrupt:
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
     except Exception as error:
@@ -81,11 +116,13 @@ def _interrupt_again(unraisable):
     """Ctrl-C in the middle of a finalizer is printed and forgotten by Python: let it come again, a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    else:
+    elif not issubclass(unraisable.exc_type, toolbox.OutOfTime):  # which comes again by itself
         sys.__unraisablehook__(unraisable)
 
 
-def command():
-    """The command line of this process, as one would type it; it does not know what accelerate was told."""
-    program = "accelerate launch ..." if parallel.size() > 1 else "python"
-    return f"{program} {shlex.join(sys.argv)}"
+def command(script=None):
+    """This process's command line, without what accelerate was told; that of another script, with what both take."""
+    if not script:
+        return f"{'accelerate launch ...' if parallel.size() > 1 else 'python'} {shlex.join(sys.argv)}"
+    path = Path(sys.argv[0]).parent / script  # where this one lies
+    return f"python {shlex.join([str(path) if path.exists() else script, *given])}"

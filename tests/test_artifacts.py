@@ -1,10 +1,11 @@
 """Artifacts: whole or not there, and honest about what they were made from."""
 
 import json
+import shutil
 
 import pytest
 
-from playground import artifacts, recipe
+from playground import artifacts, locking, recipe
 from playground.artifacts import UserError
 
 
@@ -52,7 +53,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if whole:
-            (folder / "trainer_state.json").write_text("{}")
+            (folder / "trainer_state.json").write_text('{"epoch": 1}')
     assert artifacts.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
@@ -110,3 +111,72 @@ def test_an_output_folder_that_cannot_be_written_is_one_sentence(tmp_path, setti
     (tmp_path / "outputs").write_text("a file, not a folder")
     with pytest.raises(UserError, match="cannot be written"), artifacts.stage(settings, "01_baseline"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        ("01_baseline/notes.txt", "01_baseline was not made by a run: move it"),
+        ("01_baseline/manifest.json", "01_baseline was not made by a run: move it"),
+        ("01_baseline.partial/notes.txt", "01_baseline.partial was not made by a run: move it"),
+        ("01_baseline.partial/run.json", "01_baseline.partial was not made by a run: move it"),
+        (".lock", ".lock is no lock of a run: move it"),
+    ],
+)
+def test_what_no_run_has_made_is_not_replaced(settings, tmp_path, made, named):
+    path = tmp_path / "outputs" / made
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(UserError, match=named), artifacts.stage(settings, "01_baseline"):
+        pass
+    assert path.read_text() == "{}"
+
+
+def test_a_backup_beside_an_artifact_stays_whatever_it_is_called(settings, tmp_path):
+    with artifacts.stage(settings, "01_baseline") as artifact:
+        artifacts.write_json(artifact / "metrics.json", {"n": 1})
+    for name in ("01_baseline.old", "01_baseline.bak", "02_create_dataset.old"):
+        shutil.copytree(artifact.final, tmp_path / "outputs" / name)
+    locking.release()
+    with artifacts.stage(settings, "01_baseline"):
+        pass
+    assert len(list((tmp_path / "outputs").glob("*.*/metrics.json"))) == 3
+
+
+@pytest.mark.parametrize("name", ["01_baseline", "01_baseline.partial"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_a_stages_folder_is_refused_before_anything_is_touched(settings, tmp_path, name, there):
+    with artifacts.stage(settings, "01_baseline") as artifact:
+        artifacts.write_json(artifact / "metrics.json", {"n": 1})
+    if there:
+        artifact.final.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(artifact.final)
+    (tmp_path / "outputs" / name).symlink_to(tmp_path / "elsewhere")
+    locking.release()
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"{name} is a link"), artifacts.stage(settings, "01_baseline"):
+            pass
+        artifacts.lock(settings)  # other stages go on
+    assert (tmp_path / "elsewhere" / "manifest.json").exists() == there
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == [".lock", name]
+
+
+def test_an_output_folder_may_be_a_link(settings, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "outputs").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        with artifacts.stage(settings, "01_baseline"):
+            pass
+    assert (tmp_path / "disk" / "01_baseline" / "manifest.json").exists()
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_points_to_stays(settings, tmp_path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "mine.txt").write_text("7")
+    (tmp_path / "outputs" / ".lock").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(UserError, match=r"\.lock is a link"):
+        artifacts.lock(settings)
+    locking.release()
+    assert (tmp_path / "mine.txt").read_text() == "7"
+    assert (tmp_path / "outputs" / ".lock").is_symlink()

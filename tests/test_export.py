@@ -111,3 +111,25 @@ def test_exporting_twice_or_what_is_no_stage_is_one_sentence(exported):
         command = [sys.executable, "-m", "playground.models", "export", exported[1].parent / source, target]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_strangers_manifest_does_not_let_code_run_nor_does_an_export_delete_what_lies_beside_it(
+    tmp_path, monkeypatch
+):
+    save_stage(tmp_path, lora=False)
+    manifest = tmp_path / "03_finetune" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["recipe"]["model"]["trust_remote_code"] = True
+    manifest.write_text(json.dumps(told))
+    trusted, load = [], models.load_checkpoint
+    monkeypatch.setattr(
+        models, "load_checkpoint",
+        lambda recipe, stage: trusted.append(recipe["model"]["trust_remote_code"]) or load(recipe, stage),
+    )  # fmt: skip
+    (tmp_path / "plain.partial").mkdir()
+    (tmp_path / "plain.partial" / "mine.txt").touch()
+    export.export(tmp_path / "03_finetune", tmp_path / "plain")
+    export.export(tmp_path / "03_finetune", tmp_path / "trusted", trust_remote_code=True)
+    assert trusted == [False, True]
+    assert (tmp_path / "plain.partial" / "mine.txt").exists()
+    assert {path.name for path in tmp_path.glob("plain*")} == {"plain", "plain.partial"}

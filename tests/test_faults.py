@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,18 +106,103 @@ def test_a_stage_killed_before_any_operation_leaves_a_whole_artifact_and_the_rer
     assert killed_at > 30
 
 
-def test_a_half_deleted_artifact_does_not_come_back(settings, tmp_path):
-    assert in_child(make_artifact, settings, "old") == 0
-    folder = tmp_path / "outputs" / STAGE
-    old = folder.rename(folder.with_name(f"{STAGE}.old"))
+def test_a_half_deleted_run_is_not_gone_on_from_and_not_in_the_way(settings, tmp_path):
+    assert in_child(make_artifact, settings, "old", 20) == -signal.SIGKILL
+    partial = tmp_path / "outputs" / f"{STAGE}.partial"
+    assert (partial / "steps.json").exists()
 
     def killed_while_discarding():
         sys.addaudithook(lambda event, _: event == "os.rmdir" and os.kill(os.getpid(), signal.SIGKILL))
-        artifacts.discard(old)
+        artifacts._discard(partial)
 
     assert in_child(killed_while_discarding) == -signal.SIGKILL
-    assert old.exists()
-    assert in_child(check_whole, settings, [None]) == 0
+    assert partial.exists()
+    assert in_child(make_artifact, settings, "new") == 0
+    assert in_child(check_whole, settings, [["new 0", "new 1"]]) == 0
+
+
+def own_files(output_dir):
+    """Files of a user's in and beside an artifact and a copy of it, under names that the stages use and others."""
+    if (output_dir / STAGE).exists():
+        shutil.copytree(output_dir / STAGE, output_dir / f"{STAGE}.old")
+    names = "notes.txt 04_mine/x.json 01_baseline.old/manifest.json 02_mine.partial/run.json".split()
+    names += [f"{STAGE}/{name}" for name in ("notes.txt", "model/notes.txt", "model/deep/er.txt", "replaced/x.txt")]
+    for path in (output_dir / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"mine, {path.name}")
+    copied = [path for path in (output_dir / f"{STAGE}.old").rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in [*copied, *(output_dir / name for name in names)]}
+
+
+def test_a_run_killed_before_any_operation_over_a_users_own_files_loses_none(tmp_path):
+    for killed_at in range(1, 1000):
+        settings = recipe.load(None, [("output_dir", str(tmp_path / str(killed_at)))])
+        assert in_child(make_artifact, settings, "old") == 0
+        mine = own_files(tmp_path / str(killed_at))
+        status = in_child(make_artifact, settings | {"seed": 1}, "new", killed_at)
+        assert in_child(make_artifact, settings | {"seed": 2}, "newer") == 0
+        assert {path: path.read_bytes() for path in mine} == mine, killed_at
+        if status == 0:
+            break
+    assert killed_at > 40
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_stage_02_over_a_users_own_files_lose_none(tmp_path):
+    assert run_02(tmp_path).returncode == 0
+    shutil.copytree(tmp_path / "02_create_dataset", tmp_path / "02_create_dataset.old")
+    for name in ("notes.txt", "02_create_dataset/notes.txt", "03_finetune.old/model.bin", "01_baseline.partial/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"mine, {name}")
+    own = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "02_create_dataset"]
+    mine = {path: path.read_bytes() for path in [*own, tmp_path / "02_create_dataset" / "notes.txt"]}
+    begin = time.monotonic()
+    assert run_02(tmp_path).returncode == 0
+    took = time.monotonic() - begin
+    for kill in range(20):
+        arguments = ["--config", "configs/smoke.json", "--output-dir", str(tmp_path), "--seed", str(kill)]
+        with subprocess.Popen(
+            [sys.executable, "02_create_dataset.py", *arguments], cwd=ROOT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        ) as process:  # fmt: skip
+            time.sleep(took * (kill + 1) / 20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        found = {path: path.read_bytes() for path in mine if path.exists()}
+        missing = mine.keys() - found.keys()  # a stage that was killed while it took its place may keep it in .partial
+        assert missing <= {tmp_path / "02_create_dataset" / "notes.txt"}
+        assert found == {path: mine[path] for path in found}
+    assert run_02(tmp_path).returncode == 0
+    assert {path: path.read_bytes() for path in mine} == mine
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_ctrl_c_at_any_operation_over_a_users_own_files_loses_none(tmp_path, resume):
+    def interrupted(settings, at):
+        operations = 0
+
+        def count(event, _):
+            nonlocal operations
+            operations += event in FILE_OPERATIONS
+            if operations == at:
+                operations += 1
+                raise KeyboardInterrupt
+
+        sys.addaudithook(count)
+        with contextlib.suppress(KeyboardInterrupt), artifacts.stage(settings, STAGE, resume=resume) as artifact:
+            artifacts.write_jsonl(artifact / "rows.jsonl", ["new"])
+        os._exit(operations < at)
+
+    for at in range(1, 1000):
+        settings = recipe.load(None, [("output_dir", str(tmp_path / str(at)))])
+        assert in_child(make_artifact, settings, "old") == 0
+        mine = own_files(tmp_path / str(at))
+        ended = in_child(interrupted, settings | {"seed": 1}, at)
+        assert in_child(make_artifact, settings | {"seed": 2}, "newer") == 0
+        assert {path: path.read_bytes() for path in mine} == mine, at
+        if ended:
+            break
+    assert at > 15
 
 
 def test_a_second_run_in_the_folder_is_refused_with_the_process_id_of_the_first(settings, tmp_path):

@@ -273,6 +273,11 @@ def test_a_special_tokens_name_in_a_constant_is_only_text(tokenizer):
     assert tokenizer.decode(ids) == json.dumps(tokenizer.eos_token)
 
 
+def test_an_open_object_may_have_names_with_quotation_marks_in_them(tokenizer):
+    compiled = grammar.compile_schema({"type": "object", "properties": {"": {}}, "additionalProperties": {}}, tokenizer)
+    assert accepts(compiled, tokenizer(json.dumps({'"': 0, 'a"b': 1})).input_ids)
+
+
 @pytest.mark.parametrize("uri", ["http://a:b", "http://a@b@c/", "a://b:c/d"])
 def test_a_uri_has_a_port_of_digits_and_one_user(tokenizer, uri):
     compiled = grammar.compile_schema({"type": "string", "format": "uri"}, tokenizer)

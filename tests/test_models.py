@@ -137,6 +137,28 @@ def test_pickled_weights_are_refused_in_models_and_in_adapters(tiny, adapter):
         assert f"{name} is a pickle" in refusal(folder, tiny)
 
 
+def test_a_decoy_does_not_let_a_pickle_in(tiny, adapter):
+    import torch
+
+    (adapter / "adapter_model.safetensors").rename(adapter / "decoy.safetensors")
+    torch.save({}, adapter / "adapter_model.bin")
+    assert "adapter_model.bin is a pickle" in refusal(adapter, tiny)
+    index = tiny / "model.safetensors.index.json"
+    found = json.loads(index.read_text())
+    found["weight_map"] = dict.fromkeys(found["weight_map"], "pytorch_model.bin")
+    torch.save({}, tiny / "pytorch_model.bin")
+    index.write_text(json.dumps(found))
+    assert "pytorch_model.bin is a pickle" in refusal(tiny)
+    index.write_text("[]")
+    assert "its index of weights is of another form" in refusal(tiny)
+
+
+def test_an_adapter_is_not_taken_for_a_whole_model_whose_base_it_may_name(tiny, adapter):
+    assert "is an adapter and no whole model" in refusal(adapter)
+    (tiny / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    assert "is an adapter and no whole model" in refusal(adapter, tiny)
+
+
 def test_a_models_own_code_runs_only_where_the_recipe_trusts_it_and_then_a_line_says_so(
     tiny, tmp_path, capsys, monkeypatch
 ):

@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import json
+import re
 import resource
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -83,6 +86,8 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
         (("seed", 2**31), "seed: 2147483648 is greater than the maximum of 2147483647"),
         (("sft.batch_size", 8.0), "sft.batch_size: 8.0 is not of type 'integer'"),
         (("sft.learning_rate", float("nan")), "sft.learning_rate: nan is not of type 'number'"),
+        (("seed", 10**400), "seed: 1000"),
+        (("sft.learning_rate", 10**400), "sft.learning_rate: 1000"),
         (("model.dtype", "int8"), "model.dtype: 'int8' is not one of"),
         (("sft", 3), "sft is a section"),
     ],
@@ -101,7 +106,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(override, message):
         ("[]", r"mine\.json holds no JSON object"),
         ("\xff", r"mine\.json .*decode"),
         ("[" * 10_000, r"mine\.json .*recursion"),
-        (None, r"mine\.json .*No such file"),
+        (None, r"mine\.json does not exist: check"),
     ],
 )
 def test_a_recipe_that_is_no_json_object_is_named_with_line_and_column(tmp_path, text, message):
@@ -142,3 +147,50 @@ def test_a_tracker_that_is_not_installed_is_named_before_any_work(monkeypatch, c
         recipe.arguments("")
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: report_to is wandb, which is not installed: `pip install wandb`.\n"
+
+
+def test_a_key_below_what_a_file_has_made_a_section_is_one_sentence(tmp_path):
+    (tmp_path / "mine.json").write_text('{"seed": {}}')
+    with pytest.raises(UserError, match=r"unknown key seed\.x; did you mean seed\?"):
+        recipe.load(tmp_path / "mine.json", [("seed.x", 1)])
+
+
+def test_a_file_alone_cannot_let_a_models_code_run(tmp_path, capsys):
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps({"model": {"trust_remote_code": True}}))
+    assert recipe.load(path)["model"]["trust_remote_code"] is False
+    assert "theirs.json asks to run code" in capsys.readouterr().err
+    for pairs in ([("model.trust_remote_code", True)], [("model", {"trust_remote_code": True})]):
+        assert recipe.load(path, pairs)["model"]["trust_remote_code"] is True
+        assert recipe.load(None, pairs)["model"]["trust_remote_code"] is True
+    assert capsys.readouterr().err == ""
+
+
+def script(name, *arguments, cwd=ROOT):
+    line = [sys.executable, str(ROOT / name), *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_what_is_to_be_run_next_is_said_with_what_this_run_was_given(tmp_path):
+    flags = ["--config", "configs/smoke.json", "--model", "embedded", "--output-dir", str(tmp_path / "my outputs")]
+    flags += ["--set", "generate.max_new_tokens=90"]
+    missing = script("03_finetune.py", *flags, "--epochs", "1").stderr
+    asked = re.search("run `(.*)` first", missing)[1]
+    assert shlex.split(asked)[:2] == ["python", str(ROOT / "02_create_dataset.py")] and "--epochs" not in asked
+    made = script(Path(shlex.split(asked)[1]).name, *shlex.split(asked)[2:])
+    assert made.returncode == 0, made.stderr
+    following = shlex.split(made.stdout.splitlines()[-1].partition("Next: ")[2])
+    assert following == ["python", str(ROOT / "03_finetune.py"), *flags]
+
+
+def test_a_script_started_in_another_folder_finds_the_projects_own_files(tmp_path):
+    done = script("02_create_dataset.py", "--config", "configs/smoke.json", "--output-dir", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "02_create_dataset" / "tools.json").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("0*.py")))
+def test_help_shows_values_rather_than_recipe_keys(name):
+    shown = script(name, "--help").stdout
+    assert not re.search(r"--\S+ [A-Z_]+\.[A-Z_.]+", shown)
+    assert "--seed N" in shown

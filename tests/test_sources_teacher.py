@@ -186,6 +186,37 @@ def test_an_endpoint_is_shown_tools_examples_and_schema_and_given_the_key(tmp_pa
     assert server.headers[0]["Authorization"] == "Bearer sk-secret"
 
 
+@pytest.mark.parametrize("more", [{}, {"--teacher-url": "https://other.example/v1"}, {"--teacher-url": None}])
+def test_a_host_that_only_a_recipe_names_gets_no_key_and_is_named_before_it_is_asked(tmp_path, capsys, more):
+    def answer(body):
+        assert f"The teacher is asked at {server.url.removesuffix('/v1')}.\n" == capsys.readouterr().out
+        return 200, choices("a", "b")
+
+    with Server(answer) as server:
+        (tmp_path / "theirs.json").write_text(json.dumps({"teacher": {"url": server.url, "samples": 2}}))
+        loaded = recipe.load(tmp_path / "theirs.json")
+        if more:  # what the command line names is another host, or none
+            loaded.origin["overrides"] = [("teacher.url", more["--teacher-url"])]
+        asking.ask_all(endpoint.EndpointTeacher(loaded, TOOLS, LABELLED), ["How is Oslo?"], tmp_path / "asked")
+    assert server.headers[0]["Authorization"] is None
+
+
+@pytest.mark.parametrize(
+    ("url", "goes"),
+    [
+        ("https://teacher.example/v1", True),
+        ("http://localhost:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://teacher.example/v1", False),
+        ("http://localhost@teacher.example/v1", False),
+        ("http://localhost.teacher.example/v1", False),
+    ],
+)
+def test_the_key_goes_over_https_or_to_this_machine_only(url, goes, capsys):
+    assert endpoint.EndpointTeacher(settings(url=url), TOOLS, LABELLED).key == ("sk-secret" if goes else None)
+    assert ("OPENAI_API_KEY is not sent to a host over http." in capsys.readouterr().err) != goes
+
+
 def test_a_server_that_knows_neither_schema_nor_several_samples_is_asked_without(tmp_path):
     def answer(body):
         return (400, {}) if "response_format" in body or body["n"] > 1 else (200, choices(f"seed {body['seed']}"))
@@ -335,7 +366,7 @@ def test_a_local_teacher_writes_the_same_bytes_again(tmp_path):
 
 
 def test_a_teacher_that_does_not_exist_is_one_sentence(tmp_path):
-    for name, message in {"03_finetune": "run `python 03_finetune.py` first", "no/model": "no/model"}.items():
+    for name, message in {"03_finetune": "run `python 03_finetune.py --", "no/model": "no/model"}.items():
         done = run(tmp_path, "--teacher", name, status=2)
         assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert not any(tmp_path.iterdir())

@@ -67,6 +67,12 @@ def test_a_record_that_is_not_valid_is_never_written(completion, tmp_path):
     assert not any(files(tmp_path).values())
 
 
+def test_a_tool_that_no_file_can_hold_is_one_sentence(tmp_path):
+    tools = TOOLS | {"send_email": TOOLS["send_email"] | {"description": "\ud800"}}
+    with pytest.raises(UserError, match="tool send_email has half a character"):
+        write(tmp_path, Dataset({"train": [], "val": []}, tools, "x", "y"), SETTINGS)
+
+
 def test_the_openai_file_holds_what_openai_reads_and_no_other_key(tmp_path):
     splits = templates.build_splits({"train": 50}, TOOLS, seed=0)
     writing.write(tmp_path, splits, TOOLS, "openai", 1)

@@ -39,6 +39,13 @@ def entry(name, parameters=None):
     }
 
 
+def deep(levels):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"x": schema}}
+    return schema
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -131,7 +138,16 @@ def test_a_tool_without_an_executor_says_so_when_it_is_called(tmp_path):
         ([entry("a", {"type": "object", "properties": {"x": {"pattern": "["}}})], "'[' is not a 'regex'"),
         ([entry("a", {"type": "object", "properties": {"x": {"$ref": "#/nope"}}})], "'#/nope' leads nowhere"),
         ([entry("a", {"type": "object", "properties": {"x": {"$ref": "http://x.org"}}})], "leads nowhere"),
+        ([entry("a", {"type": "object", "properties": {"x": {"$dynamicRef": "http://x.org"}}})], "leads nowhere"),
+        ([entry("a", {"type": "object", "properties": {"x": {"$ref": "http://[x"}}})], "leads nowhere"),
         ([entry("a", {"type": "string"})], 'must be a schema of "type": "object"'),
+        ([entry("a", deep(100))], "its schema is too deep or large"),
+        ([entry("a", {"type": "object", "properties": {"x": {"pattern": "a{99999999999}"}}})], "is not a 'regex'"),
+        ("[" * 100_000, "is not JSON"),
+        ([entry("a\x1b[2J")], "has characters that cannot be printed"),
+        ([entry("a\u202e")], "has characters that cannot be printed"),
+        ([entry("\ud800")], "half a character"),
+        ([entry("a", {"type": "object", "properties": {"\ud800": {}}})], "half a character"),
     ],
 )
 def test_a_bad_tool_file_is_one_sentence(tmp_path, entries, message):
@@ -154,6 +170,84 @@ def test_nothing_meets_a_schema_that_refers_to_itself_without_end(tmp_path):
         tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", {"type": "object", "properties": {"x": loop}})]))
         assert "refers to itself" in toolbox.validate_call({"tool": "a", "args": {"x": 1}}, tools)[0]
         assert toolbox.validate_call({"tool": "a", "args": {}}, tools) == []
+
+
+SECRET = "the secret of a file"
+
+
+@pytest.mark.parametrize("keyword", ["$ref", "$dynamicRef"])
+@pytest.mark.parametrize("base", [{}, {"$id": "FOLDER/"}, {"$schema": "FOLDER/secret.json"}])
+def test_no_schema_makes_a_validator_read_a_file_or_ask_the_network(tmp_path, keyword, base):
+    (tmp_path / "secret.json").write_text(json.dumps({"const": SECRET}))
+    base = {key: value.replace("FOLDER", tmp_path.as_uri()) for key, value in base.items()}
+    reference = "secret.json" if "$id" in base else f"{tmp_path.as_uri()}/secret.json"
+    schema = {"type": "object", "properties": {"x": {keyword: reference}}} | base
+    with pytest.raises(toolbox.ToolFileError, match="leads nowhere"):
+        toolbox.load_tools(tool_file(tmp_path, [entry("a", schema)]))
+    asked = []
+    sys.addaudithook(lambda event, args: event in ("socket.connect", "urllib.Request") and asked.append(args))
+    imported = {"a": {"name": "a", "description": "", "parameters": schema}}
+    (said,) = toolbox.validate_call({"tool": "a", "args": {"x": 1}}, imported)
+    assert "its schema cannot be followed" in said and SECRET not in said and "\n" not in said
+    assert not asked
+
+
+def doubled(levels):
+    """A schema that is linear in `levels`, and takes 2 ** levels steps to check."""
+    both = {f"n{i}": {"allOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(levels)}
+    return {"type": "object", "properties": {"x": {"$ref": "#/$defs/n0"}}, "$defs": both | {f"n{levels}": {}}}
+
+
+BACKTRACKING = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}
+IN_NAMES = {"type": "object", "patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False}
+NOT_ALIKE = {"type": "object", "properties": {"x": {"uniqueItems": True}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "args"),
+    [
+        (BACKTRACKING, {"x": "a" * 40 + "!"}),
+        (IN_NAMES, {"a" * 40 + "!": 1}),
+        (doubled(40), {"x": 1}),
+        (NOT_ALIKE, {"x": [{"a": [i]} for i in range(4000)]}),
+    ],
+)
+def test_a_schema_that_takes_for_ever_is_given_up_at_once(tmp_path, monkeypatch, schema, args):
+    monkeypatch.setattr(toolbox, "SLOW", [])
+    tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", schema)]))
+    begin = time.perf_counter()
+    assert toolbox.validate_call({"tool": "a", "args": args}, tools) == ["a: its schema takes over 0.5 s to check"]
+    assert time.perf_counter() - begin < 3
+    with pytest.raises(toolbox.OutsideError, match="calls to a take over"):
+        for _ in range(toolbox.MAX_SLOW):
+            toolbox.validate_call({"tool": "a", "args": args}, tools)
+
+
+def test_patterns_are_still_found(tmp_path):
+    tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", BACKTRACKING)]))
+    assert toolbox.validate_call({"tool": "a", "args": {"x": "a" * 40}}, tools) == []
+    assert "does not match" in toolbox.validate_call({"tool": "a", "args": {"x": "b"}}, tools)[0]
+
+
+@pytest.mark.parametrize(
+    ("raised", "why"),
+    [
+        (lambda city: city.casefold(), "AttributeError: 'int' object has no attribute 'casefold'"),
+        (lambda place: {}, "TypeError: "),
+        (lambda city: None, "TypeError: its result is no dict, but NoneType"),
+        (lambda city: {"is": {city}}, "TypeError: Object of type set is not JSON serializable"),
+        (lambda city: {"is": float("nan")}, "ValueError: "),
+        (lambda city: {"is": "\ud800"}, "UnicodeEncodeError: "),
+    ],
+)
+def test_an_executors_own_mistake_is_a_result_and_is_counted(monkeypatch, raised, why):
+    edited = {"get_weather": {"name": "get_weather", "description": "", "parameters": {"type": "object"}}}
+    monkeypatch.setattr(toolbox, "FAILED", {})
+    monkeypatch.setitem(toolbox.EXECUTORS, "get_weather", raised)
+    for _ in range(2):
+        result = toolbox.execute({"tool": "get_weather", "args": {"city": 7}}, edited)
+        assert list(result) == ["error"] and result["error"].startswith(f"get_weather failed: {why}")
+    assert toolbox.FAILED["get_weather"][0] == 2
 
 
 def test_a_tool_file_that_is_missing_or_not_utf8_is_one_sentence(tmp_path):

@@ -174,12 +174,12 @@ class Dfa:
 
 @functools.lru_cache(maxsize=256)
 def with_mark(dfa):
-    """The Dfa of what another accepts and the quotation mark after it; in JSON none stands before it."""
+    """The Dfa of what another accepts and the quotation mark after it; in JSON none ends there that is escaped."""
     states, width = dfa.table.shape
     used, classes = np.unique(np.where(np.arange(256) == ord('"'), width, dfa.classes), return_inverse=True)
     table = np.full((states + 1, width + 1), -1)
     table[:-1, :-1] = dfa.table
-    table[:-1, -1] = np.where(dfa.accepting, states, -1)
+    table[:-1, -1] = np.where(dfa.accepting, states, dfa.table[:, dfa.classes[ord('"')]])
     return Dfa(classes, table[:, used], np.arange(states + 1) == states, np.append(dfa.whole, True))
 
 

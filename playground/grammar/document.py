@@ -8,6 +8,7 @@ import urllib.parse
 
 import jsonschema
 from jsonschema import Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator, Draft202012Validator
+from referencing import Registry
 
 from playground.grammar.unsupported import UnsupportedSchema, below
 
@@ -47,10 +48,13 @@ class Document:
         named = self.root.get("$schema", "") if isinstance(self.root, dict) else ""
         if not isinstance(named, str):
             raise UnsupportedSchema("/$schema", "a draft that is no text")
-        draft = jsonschema.validators.validator_for({"$schema": named}, default=Draft202012Validator)
+        try:
+            draft = jsonschema.validators.validator_for({"$schema": named}, default=Draft202012Validator)
+        except ValueError:  # no URL
+            draft = None
         if draft not in DRAFTS:
             raise UnsupportedSchema("/$schema", f"the draft {named[:100]!r}")
-        self.validator = draft(self.root)
+        self.validator = draft(self.root, registry=Registry())  # which fetches nothing
         self._old_references = draft in (Draft4Validator, Draft6Validator, Draft7Validator)
         self._unknown = OF_SOME_DRAFTS - draft.VALIDATORS.keys()
         self._check(self.root, "")

@@ -6,18 +6,22 @@ key along), and a sample is any text until it has been parsed and validated like
 
 import json
 import os
+import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from http.client import HTTPException
 
 import tools as toolbox
 from playground import prompting
+from playground import recipe as recipes
 from playground.artifacts import UserError
 from playground.models import within
 
 DEMONSTRATIONS = 5
 MAX_ANSWER = 4_000_000  # bytes of one answer
+LOCAL = ("localhost", "127.0.0.1", "::1")
 BACKOFF = 1  # seconds before the second attempt; each further wait is twice as long
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP's ways to say "later"
 # (with a JSON schema for the answer, with several samples at once): not every server knows both. What an endpoint
@@ -43,8 +47,7 @@ class EndpointTeacher:
         self.settings, self.seed, self.schema = recipe["teacher"], recipe["seed"], toolbox.call_schema(tools)
         self.max_tokens = recipe["generate"]["max_new_tokens"]
         self.url = self.settings["url"].rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        if not self.url.startswith(("http://", "https://")):
-            raise UserError(f"--teacher-url {self.settings['url']}: give a URL such as http://localhost:8000/v1.")
+        self.key = _key_for(self.url, recipes.said(recipe, "teacher", "url"))
         count = self.settings["demonstrations"]
         examples = prompting.pick_examples(labelled, DEMONSTRATIONS if count is None else count, recipe["seed"])
         self.shown = [{"role": "system", "content": SYSTEM.format(tools=toolbox.signatures(tools))}]
@@ -90,16 +93,16 @@ class EndpointTeacher:
             if answer.code in (400, 422) and variant + 1 < len(VARIANTS):
                 self.variant = max(self.variant, variant + 1)
                 return self._attempt(body)
-            reason = f"HTTP {answer.code} {_printable(answer.reason)}"
+            reason = f"HTTP {answer.code} {_short(answer.reason)}"
             if answer.code in RETRIED:
                 raise _Later(reason)
             raise EndpointError(f"--teacher-url {self.url}: {reason}")
         if isinstance(answer, TimeoutError):
             raise _Later(f"nothing in {self.settings['timeout']} s")
         if isinstance(answer, urllib.error.URLError):
-            raise _Later(_printable(answer.reason))
+            raise _Later(_short(answer.reason))
         if isinstance(answer, OSError | HTTPException):
-            raise _Later(_printable(answer) or type(answer).__name__)
+            raise _Later(_short(answer) or type(answer).__name__)
         if isinstance(answer, ValueError):  # whose message may hold the key
             raise EndpointError(f"--teacher-url {self.url}: that URL, or the key in OPENAI_API_KEY, cannot be sent")
         if isinstance(answer, Exception):
@@ -114,11 +117,33 @@ class EndpointTeacher:
         if not with_n:
             body = body | {"n": 1}
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
         with self.opener.open(request, timeout=self.settings["timeout"]) as response:
             return response.read(MAX_ANSWER + 1)
+
+
+def _key_for(url, said):
+    """The key that goes to an endpoint, or None, which is said; said: the endpoint's URL on the command line.
+
+    A recipe may be anybody's, so a host that it names gets no key; nor does one that others can listen to. Raises
+    UserError for what is no URL.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise UserError(f"--teacher-url {url}: give a URL such as http://localhost:8000/v1.")
+    print(f"The teacher is asked at {parts.scheme}://{host}{f':{port}' if port else ''}.")
+    key, named = os.environ.get("OPENAI_API_KEY"), said and urllib.parse.urlsplit(said).hostname == host
+    if key and not (named and (parts.scheme == "https" or host in LOCAL)):
+        why = "over http" if named else "that only a file names: give it as --teacher-url"
+        print(f"OPENAI_API_KEY is not sent to a host {why}.", file=sys.stderr)
+        return None
+    return key
 
 
 def _texts(answer):
@@ -145,8 +170,8 @@ def _call(message):
         return None
 
 
-def _printable(text):
-    return "".join(char for char in str(text) if char.isprintable())[:200]
+def _short(text):
+    return " ".join(str(text).split())[:200]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

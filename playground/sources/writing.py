@@ -9,7 +9,6 @@ from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from jsonschema import Draft202012Validator
 from tqdm import tqdm
 
 import tools as toolbox
@@ -46,8 +45,12 @@ class Writer:
     """Makes the text of records: the project's own JSON lines, and with `export` OpenAI's beside them."""
 
     def __init__(self, tools, export=None):
+        """Raises InvalidRecord for tools that cannot be written as UTF-8."""
         self.tools, self.export = tools, export
-        self.validators = {name: Draft202012Validator(tool["parameters"]) for name, tool in tools.items()}
+        for name, tool in tools.items():
+            if not toolbox.is_text(tool):
+                raise InvalidRecord(f"tool {name} has half a character (a lone surrogate) in it")
+        self.validators = {name: toolbox.validator(tool["parameters"]) for name, tool in tools.items()}
 
     def names(self, split):
         return [f"{split}.jsonl"] + [f"{split}.openai.jsonl", f"{split}.openai.meta.jsonl"] * (self.export == "openai")
@@ -57,7 +60,7 @@ class Writer:
         lines, summary = [[] for _ in self.names("")], Summary()
         for record in records:
             call = json.loads(record["completion"])
-            if call["tool"] not in self.tools or not self.validators[call["tool"]].is_valid(call["args"]):
+            if call["tool"] not in self.tools or toolbox.problems(self.validators[call["tool"]], call["args"]):
                 raise InvalidRecord(f"{record['id']}: {toolbox.validate_call(call, self.tools)[0]}")
             lines[0].append(toolbox.to_json(record))
             if self.export:
