@@ -9,7 +9,8 @@ import tools as toolbox
 from playground import recipe, sources
 from playground.artifacts import UserError
 from playground.sources import reading, records
-from playground.sources.conversation import ToolSet, read_prompt, to_openai, write_prompt
+from playground.sources.conversation import ToolSet, read_prompt, write_prompt
+from playground.sources.exports import to_openai
 from playground.sources.leaks import leak_check
 
 TOOLS = toolbox.load_tools()
@@ -59,7 +60,8 @@ def test_a_bad_line_is_skipped_and_named_with_file_line_and_reason(line, reason,
     assert [row["prompt"] for row in found] == [row["prompt"] for row in GOOD] and report.rows == 21
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith(f"{path}:8: ") and reason in said[0] and len(said[0]) < 500
-    assert said[1:] == [f"{path}: 1 of 21 rows skipped."]
+    assert len(said) == 2 and said[1].startswith(f"{path}: 1 of 21 rows skipped: 1 ")
+    assert said[1].endswith("(first: 8).")
 
 
 def test_ten_bad_lines_are_named_and_the_others_counted(tmp_path, capsys):

@@ -38,6 +38,7 @@ class Dataset:
     # For the stages that learn from mistakes: records that SFT does not see, and requests without calls.
     feedback: list = field(default_factory=list)
     unlabelled: list = field(default_factory=list)
+    pairs: list = field(default_factory=list)  # {"prompt", "chosen", "rejected"} that came with the data, for stage 06
 
 
 def build(recipe):
@@ -72,10 +73,12 @@ def build(recipe):
     wild = _wild(tools)
     sizes = (settings[key] for key in ("size", "validation_size", "test_size"))
     splits, left_out = records.divide(imported, *sizes, held_out=wild)
-    label = formats.FORMATS[report.format]
-    return Dataset(
-        splits | wild, tools, label.label, label.licence, files, {**report.reasons, **report.notes, **left_out}
-    )
+    label, held_out = formats.FORMATS[report.format], leaks.HeldOut(splits | wild | {"train": ()})
+    pairs = [pair for pair in report.pairs if not held_out.leaks(pair)]
+    if len(pairs) < len(report.pairs):
+        left_out["pairs too close to a held-out record"] = len(report.pairs) - len(pairs)
+    left_out = {**report.reasons, **report.notes, **left_out}
+    return Dataset(splits | wild, tools, label.label, label.licence, files, left_out, pairs=pairs)
 
 
 def _templates(recipe):
@@ -172,7 +175,8 @@ def write(folder, dataset, recipe):
     try:
         written = writing.write(folder, dataset.splits, dataset.tools, settings["export"], settings["processes"])
         held_out = {split: rows for split, rows in dataset.splits.items() if split != "train"}
-        for name, rows in (("feedback.jsonl", dataset.feedback), ("rl.jsonl", dataset.unlabelled)):
+        later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
+        for name, rows in later.items():
             if rows:
                 leaks.leak_check({"train": rows, **held_out})
                 artifacts.write_jsonl(folder / name, rows)
