@@ -11,6 +11,7 @@ from playground import artifacts
 from playground.artifacts import UserError
 from playground.sources import (
     conversation,
+    examples,
     formats,
     leaks,
     records,
@@ -50,6 +51,10 @@ def build(recipe):
     settings = recipe["dataset"]
     if settings["list_tools"] and settings["source"] != "unseen_tools":
         raise UserError(f"dataset.list_tools: {settings['source']} lists no tools: take --source unseen_tools.")
+    if settings["examples"]:
+        if settings["source"] != "templates":
+            raise UserError(f"dataset.examples: {settings['source']} brings its own records: leave out --source.")
+        return _examples(recipe)
     if settings["source"] == "templates":
         return _templates(recipe)
     if settings["source"] == "teacher":
@@ -93,6 +98,59 @@ def _templates(recipe):
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
     files = [Path(recipe["tools"]["file"])]
     return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, {}, feedback, pool)
+
+
+def _examples(recipe):
+    """The templates' dataset, and in every split records of the tools that the examples call.
+
+    Of each such tool as many as of a default one. A tool file that names none of the default tools is taken as an
+    addition to them; one that names some says which of them there are.
+    """
+    settings, seed, path = recipe["dataset"], recipe["seed"], recipe["dataset"]["examples"]
+    tools, default = _with_default(toolbox.load_tools(recipe["tools"]["file"]))
+    own = examples.Examples(examples.read(path, tools), tools, path)
+    if silent := [name for name in tools if name not in {*default, *own.names}]:
+        raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
+    counts = {"train": settings["size"] or TEMPLATE_RECORDS, "val": settings["validation_size"],
+              "test": settings["test_size"], "feedback": settings["feedback"]}  # fmt: skip
+    each = {split: -(-count // len(default)) for split, count in counts.items()}
+    try:
+        splits = templates.build_splits({split: counts[split] for split in ("train", "val", "test")}, default, seed)
+        for split in ("val", "test"):
+            splits[split] = [*splits[split], *own.records(split, each[split], "")]
+            random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
+        feedback, pool = _later_requests(recipe, default, splits)
+    except ValueError as error:
+        raise UserError(f"{error}: mend {recipe['tools']['file']}.") from None
+    splits |= _wild(tools)
+    held_out = leaks.HeldOut({split: rows for split, rows in splits.items() if split != "train"})
+    made = own.records("train", each["train"], seed, held_out)
+    train = [row for row in splits["train"] if not held_out.leaks(row)] + made
+    random.Random(f"examples/order/{seed}").shuffle(train)
+    known = {row["prompt"] for row in made}
+    later = own.records("train", each["feedback"], f"{seed}/feedback", held_out, known, len(made))
+    feedback = [row for row in feedback if not held_out.leaks(row)] + later if counts["feedback"] else []
+    random.Random(f"examples/feedback/{seed}").shuffle(feedback)
+    left_out = {}
+    for name in own.without_answers():
+        left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
+    pool = [row for row in pool if not held_out.leaks(row)]
+    files = [Path(recipe["tools"]["file"]), Path(path)]
+    source = f"templates and the examples in {Path(path).name}"
+    return Dataset(
+        splits | {"train": train}, tools, source, "the project's own, and yours", files, left_out, feedback, pool
+    )
+
+
+def _with_default(own):
+    """(the tools of a file and of the default ones those that it does not rule out, the latter alone)."""
+    default = toolbox.load_tools()
+    named = {name: own[name] for name in default if name in own}
+    if not named.keys() - {"respond"}:
+        named = default | named
+    named = named | {"respond": named.get("respond", default["respond"])}
+    tools = {name: tool for name, tool in (named | own).items() if name != "respond"}
+    return tools | {"respond": named["respond"]}, named
 
 
 def _unseen_tools(recipe):
