@@ -166,7 +166,7 @@ def test_every_record_of_an_own_tool_is_valid_and_says_its_values_in_the_request
         call, request = call_of(row), request_of(row).casefold()
         assert not toolbox.validate_call(call, dataset.tools)
         assert not toolbox.validate_call(json.loads(row["completion"]), dataset.tools)
-        for path, value in slots._leaves(call["args"]):
+        for path, value in slots.leaves(call["args"]):
             if isinstance(value, bool):
                 assert ("outside" in request) == value
             for item in value if isinstance(value, list) else [value] if not isinstance(value, bool) else []:

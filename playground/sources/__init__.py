@@ -15,6 +15,7 @@ from playground.sources import (
     formats,
     leaks,
     records,
+    self_instruct,
     teacher,
     templates,
     toolbench,
@@ -108,7 +109,12 @@ def _examples(recipe):
     """
     settings, seed, path = recipe["dataset"], recipe["seed"], recipe["dataset"]["examples"]
     tools, default = _with_default(toolbox.load_tools(recipe["tools"]["file"]))
-    own = examples.Examples(examples.read(path, tools), tools, path)
+    found, left_out, files = examples.read(path, tools), {}, [Path(recipe["tools"]["file"]), Path(path)]
+    added = []
+    if self_instruct.wanted(recipe):
+        added, left_out, more = self_instruct.more_examples(found, tools, recipe)
+        files += more
+    own = examples.Examples(found, tools, path, added)
     if silent := [name for name in tools if name not in {*default, *own.names}]:
         raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
     counts = {"train": settings["size"] or TEMPLATE_RECORDS, "val": settings["validation_size"],
@@ -131,7 +137,6 @@ def _examples(recipe):
     later = own.records("train", each["feedback"], f"{seed}/feedback", held_out, known, len(made))
     feedback = [row for row in feedback if not held_out.leaks(row)] + later if counts["feedback"] else []
     random.Random(f"examples/feedback/{seed}").shuffle(feedback)
-    left_out = {}
     for name in own.without_answers():
         left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
     pool = [row for row in pool if not held_out.leaks(row)]

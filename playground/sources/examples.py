@@ -81,7 +81,8 @@ def _example(row, tools):
 class Examples:
     """Examples dealt to the splits, and the records that they make. Raises UserError for too few of a tool."""
 
-    def __init__(self, examples, tools, path="the examples"):
+    def __init__(self, examples, tools, path, added=()):
+        """added: examples that a teacher has written, for training alone."""
         self.tools = tools
         self.cues = slots.learn_cues([(example["prompt"], example["call"]) for example in examples])
         self.shapes, by_tool = {"train": [], "val": [], "test": []}, {}
@@ -102,6 +103,11 @@ class Examples:
             for number, (wording, own) in enumerate(wordings.items()):
                 row = {"tool": tool, "phrasing": f"own/{tool}/{number:02d}", "variants": own}
                 self.shapes[splits[wording]].append(row)
+        for number, example in enumerate(added):
+            tool = example["call"]["tool"]
+            shape = slots.find(example["prompt"], example["call"]["args"], slots.of_tool(self.cues, tool))
+            row = {"tool": tool, "phrasing": f"own/{tool}/t{number:03d}", "variants": [(shape, example)]}
+            self.shapes["train"].append(row)
 
     def records(self, split, size, seed, held_out=None, known=(), first=0):
         """At most `size` records of each tool, no request twice and none of `known`; fewer where no more can be made.

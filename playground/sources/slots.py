@@ -62,7 +62,7 @@ class Shape:
 def find(request, args, cues=()):
     """The Shape of a request. cues: {path: (the word for true, the word for false)} for its booleans."""
     found = []
-    for path, value in _leaves(args):
+    for path, value in leaves(args):
         if isinstance(value, bool):
             span = _opposite(request, dict(cues).get(path))
         elif isinstance(value, list):
@@ -79,11 +79,11 @@ def find(request, args, cues=()):
     return Shape(tuple(part for part in [*parts, request[at:]] if part != ""), args)
 
 
-def _leaves(value, path=()):
+def leaves(value, path=()):
     """(path, scalar or list of scalars) of all values in the arguments; a list that holds others is left out."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _leaves(inner, (*path, key))
+            yield from leaves(inner, (*path, key))
     elif isinstance(value, list):
         if value and all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in value):
             yield path, value
@@ -158,7 +158,7 @@ def learn_cues(examples):
     seen, cues = Counter(), {}
     for request, call in examples:
         words = set(re.findall(r"\w+", request.casefold()))
-        for path, value in _leaves(call["args"]):
+        for path, value in leaves(call["args"]):
             if isinstance(value, bool):
                 seen.update(((call["tool"], path), word, value) for pair in OPPOSITES for word in pair if word in words)
     for key in {key for key, _, _ in seen}:
@@ -220,7 +220,7 @@ def _written(value, how):
 def replaced(text, old, new):
     """A text about a call with the values of other arguments in place of its own: a result, or an answer to it."""
     values = {}
-    for (_, value), (_, other) in zip(_leaves(old), _leaves(new), strict=False):
+    for (_, value), (_, other) in zip(leaves(old), leaves(new), strict=False):
         if not isinstance(value, bool | list) and value != other:
             values |= {_written(value, how): _written(other, how) for how in ("verbatim", "words")}
     if not values:
