@@ -6,6 +6,9 @@ import json
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sources_formats import EXAMPLES, JSON, places, replaced
 
 import tools as toolbox
 from playground import artifacts, recipe, sources
@@ -273,6 +276,32 @@ def test_a_rejected_response_that_makes_no_pair_is_counted(rejected, tmp_path):
     assert len(found) == 1 and "rejected" not in found[0] and notes.total() == 1
 
 
+def test_chosen_and_rejected_messages_of_trl_are_a_pair():
+    row = {"prompt": TRL["messages"][:1], "chosen": TRL["messages"][1:2], "tools": TRL["tools"],
+           "rejected": [{"role": "assistant", "content": "It will rain."}]}  # fmt: skip
+    (record,), _, _ = convert(row, "trl")
+    assert calls_of([record]) == [CALL]
+    assert json.loads(record["rejected"]) == {"tool": "respond", "args": {"message": "It will rain."}}
+
+
+FUZZED = {name: row for name, (row, _) in ROWS.items()} | {"when2call": WHEN2CALL_PAIR, "trl": TRL}
+
+
+@pytest.mark.parametrize("name", FUZZED)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_row_with_anything_in_any_place_is_read_or_refused(name, data):
+    row = replaced(FUZZED[name], data.draw(st.sampled_from(list(places(FUZZED[name])))), data.draw(JSON))
+    try:
+        found, tools, _ = convert(row, name)
+    except BadRow as reason:
+        assert str(reason)
+        return
+    for record in found:
+        toolbox.to_json(record).encode("utf-8")
+        assert not toolbox.validate_call(toolbox.parse_call(record["completion"]), tools)
+
+
 # ---- no call is ever an answer
 
 LOOKALIKES = [
@@ -407,10 +436,14 @@ def test_the_commonest_reasons_are_said_with_their_counts_and_first_rows(tmp_pat
 # ---- there and back
 
 
+PUBLISHED = {f"{name}, published": row for name, (row, _) in EXAMPLES.items() if name != "project"}
+ALL_ROWS = {name: row for name, (row, _) in ROWS.items()} | PUBLISHED
+
+
 @pytest.mark.parametrize("export", EXPORTS)
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ALL_ROWS)
 def test_every_format_read_and_written_again_is_the_same_record(name, export, tmp_path):
-    found, tools, *_ = records.load(write_lines(tmp_path / "a.jsonl", [ROWS[name][0]]), {})
+    found, tools, *_ = records.load(write_lines(tmp_path / "a.jsonl", [ALL_ROWS[name]]), {})
     writer = writing.Writer(tools, export)
     texts, _ = writer.text(found)
     for file, text in zip(writer.names("train"), texts, strict=True):

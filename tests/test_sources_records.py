@@ -10,7 +10,7 @@ from playground import recipe, sources
 from playground.artifacts import UserError
 from playground.sources import reading, records
 from playground.sources.conversation import ToolSet, read_prompt, write_prompt
-from playground.sources.exports import to_openai
+from playground.sources.exports import EXPORTS, to_openai
 from playground.sources.leaks import leak_check
 
 TOOLS = toolbox.load_tools()
@@ -224,20 +224,21 @@ def built(source, tmp_path, **changes):
     return sources.build(settings), settings
 
 
-def round_trip(dataset, settings, folder):
-    """The splits as they come back from the OpenAI form, with their tools."""
+def round_trip(dataset, settings, folder, export="openai"):
+    """The splits as they come back from another form, with their tools."""
     folder.mkdir()
-    settings["dataset"]["export"] = "openai"
+    settings["dataset"]["export"] = export
     sources.write(folder, dataset, settings)
     for split in dataset.splits:
         own = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-        back, tools, *_ = records.load(str(folder / f"{split}.openai.jsonl"), {})
+        back, tools, *_ = records.load(str(folder / f"{split}.{export}.jsonl"), {})
         yield own, back, tools
 
 
-def test_templates_survive_the_openai_form(tmp_path):
+@pytest.mark.parametrize("export", EXPORTS)
+def test_templates_survive_every_form(export, tmp_path):
     dataset, settings = built("templates", tmp_path, size=300)
-    for own, back, tools in round_trip(dataset, settings, tmp_path / "out"):
+    for own, back, tools in round_trip(dataset, settings, tmp_path / "out", export):
         assert back == own and {name: tools[name] for name in TOOLS} == TOOLS
 
 
