@@ -475,9 +475,10 @@ def seconds(work):
 
 
 def test_a_chat_of_line_breaks_is_read_in_time_that_grows_with_it():
-    row = {"system": "", "chat": "USER: Hi" + "\n" * 60_000 + "ASSISTANT: Hello"}
+    row = {"system": "", "chat": "USER: Hi" + "\n" * 60_000 + "there.\n\nASSISTANT: Hello"}
     assert seconds(lambda: convert(row, "glaive")) < 2
-    assert calls_of(convert(row, "glaive")[0]) == [("respond", {"message": "Hello"})]
+    (record,) = convert(row, "glaive")[0]
+    assert (record["prompt"], calls_of([record])) == ("Hi there.", [("respond", {"message": "Hello"})])
 
 
 @pytest.mark.parametrize("text", ["<tool_call>{" * 4000, "<tool_call>{ " * 4000 + "\n" * 4000, "<tools>[" * 90_000])
