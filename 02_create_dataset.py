@@ -5,6 +5,7 @@
     python 02_create_dataset.py --source toolbench --path ToolBench/data
     python 02_create_dataset.py --source xlam_function_calling_60k.json
     python 02_create_dataset.py --source my_chats.jsonl --export openai
+    python 02_create_dataset.py --tools my_tools.json --examples my_examples.jsonl
     python 02_create_dataset.py --config configs/unseen_tools.json
     python 02_create_dataset.py --source teacher --size 100
     python 02_create_dataset.py --source teacher --teacher-url http://localhost:8000/v1 --teacher NAME
@@ -16,8 +17,13 @@ test, test_wild, was written by hand and looks like no template. A leak check lo
 entities and near-duplicates on every run, and stops the stage if it finds one.
 
 Records also come from data that others have made: ToolBench's answer trees and conversations, or a file (or a
-dataset on the hub) in OpenAI's, the Berkeley leaderboard's, xLAM's, Glaive's or Hermes' format. Their tools come
-with them, and the later stages use those. Rows that cannot be used are skipped and named.
+dataset on the hub) in OpenAI's, TRL's, ShareGPT's, ToolACE's, FunctionGemma's, When2Call's, the Berkeley leaderboard's,
+xLAM's, Glaive's or Hermes' format. Their tools come with them, and the later stages use those. Rows that cannot be used
+are skipped and named.
+
+A tool of your own takes its schema and ten to thirty example requests with their calls: records are made from them by
+exchanging the values and varying the sentences (playground/sources/examples.py), beside those of the default tools.
+With a teacher, more requests are asked for by showing it the examples (playground/sources/self_instruct.py).
 
 The recipe unseen_tools teaches something else: prompts list the tools that there are, a few of many, and the test
 lists tools that training never saw (playground/sources/unseen_tools.py).
@@ -31,7 +37,8 @@ The stages after SFT get requests of their own: feedback.jsonl, records that SFT
 calls.
 
 Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, feedback.jsonl, rl.jsonl,
-tools.json, README.md, balance.png, metrics.json; with --export openai, train.openai.jsonl and so on.
+tools.json, README.md, balance.png, metrics.json; with --export openai, sharegpt or trl, train.openai.jsonl and so on;
+pairs.jsonl, for stage 06, where the source has chosen and rejected responses.
 Next: 03_finetune.py
 """
 
@@ -41,6 +48,7 @@ import sys
 
 import tools as toolbox
 from playground import artifacts, models, recipe, report, sources
+from playground.sources.exports import EXPORTS
 from playground.sources.formats import FORMATS
 
 STAGE = "02_create_dataset"
@@ -65,7 +73,8 @@ def add_flags(parser):
     flag("--teacher-url", dest="teacher.url", metavar="URL", help="OpenAI-compatible endpoint of the teacher")
     flag("--requests", dest="teacher.requests", metavar="FILE", help="requests to label: .txt or {prompt, answer} rows")
     flag("--tools", dest="tools.file", metavar="FILE", help="tool set, in OpenAI's JSON format")
-    flag("--export", dest="dataset.export", metavar="NAME", help="a second form to write: openai")
+    flag("--examples", dest="dataset.examples", metavar="FILE", help="requests with their calls, for tools of your own")
+    flag("--export", dest="dataset.export", metavar="NAME", help=f"a second form to write: {', '.join(EXPORTS)}")
 
 
 def known_formats():

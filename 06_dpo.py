@@ -119,6 +119,17 @@ def collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
     return parallel.even(pairs[: dpo["max_pairs"]])  # DPOTrainer needs as many in every process
 
 
+def with_given(pairs, given, tokenizer, dpo):
+    """The pairs, and those that came with imported data (stage 02's pairs.jsonl), which may take half of the places."""
+    places = max(dpo["max_pairs"] // 2, dpo["max_pairs"] - len(pairs))
+    given = [
+        pair_of(row, "given", "given with the data", row["chosen"], row["rejected"],
+                toolbox.encode_completion(row["rejected"], tokenizer))
+        for row in given[:places]
+    ]  # fmt: skip
+    return parallel.even([*given, *pairs[: dpo["max_pairs"] - len(given)]])
+
+
 def quality(validation):
     """By what a checkpoint is better than another."""
     return validation["exact_call"], validation["format_correctness"]
@@ -213,6 +224,9 @@ def main():
     tools = toolbox.load_tools(paths["tools.json"])
     labelled = artifacts.read_feedback(settings["output_dir"]) or train
     pool, dpo = artifacts.read_requests(settings["output_dir"]), settings["dpo"]
+    given_files = artifacts.later_files(settings["output_dir"], "pairs.jsonl")
+    given = [row | {"completion": max(row["chosen"], row["rejected"], key=len)} for path in given_files
+             for row in artifacts.read_records(path, ("id", "prompt", "chosen", "rejected"))]  # fmt: skip
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
     from playground import evaluation, generation, memory, models, report
@@ -223,7 +237,7 @@ def main():
     fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, recipe=settings)
 
     told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
-    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), sft_manifest]
+    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), *given_files, sft_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
@@ -239,6 +253,7 @@ def main():
                   f"{dpo['unlabelled_samples']} to each of {len(requests)} others.")  # fmt: skip
             checker = checking.Checker(train, tools)
             pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
+            pairs = with_given(pairs, fitting(given), tokenizer, dpo)
             artifacts.write_json(artifact / "pairs.json", pairs)
         if not pairs:
             raise UserError("no answer was wrong and no argument can be swapped: raise dpo.temperature or dpo.samples.")

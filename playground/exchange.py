@@ -3,12 +3,20 @@
 Read ten times, 500 records can be learned by heart, and then an address that is not among them is answered with one
 that is. With other arguments each time, copying what stands in the request is the only way to be right, and each
 phrasing is met with arguments of other lengths: where they begin and end has to be read from the request too.
+
+The arguments of a user's own tools may be numbers, lists, or one of a few values. They are exchanged as a whole, for
+those of other records, which their schema allows; single words in texts only that may hold any.
 """
 
 import json
 import re
 
-SOURCES = {"templates", "teacher"}  # whose tools take any words as arguments; others' may be numbers, or one of a few
+import tools as toolbox
+from playground.sources import slots
+
+SOURCES = {"templates", "teacher"}  # whose tools take any words as arguments
+OWN = "examples"  # whose tools have schemas that the records' meta stands for
+WORD = r"[^\W\d_]{3,}"
 FOUND = ("sky", "first")  # what tools say that an answer repeats
 
 
@@ -27,12 +35,59 @@ class Exchange:
             for key, value in _arguments(record):
                 self.arguments.setdefault(key, []).append(value)
                 vocabulary |= _words(value)
+        own = [(record, *_request_and_call(record)) for record in records if record.get("source") == OWN]
+        self.cues = slots.learn_cues([(request, call) for _, request, call in own])
+        for record, request, call in own:
+            for slot in self._shape(request, call).slots:
+                self.arguments.setdefault((call["tool"], slot.path), []).append(slot.value)
+                vocabulary |= _words(str(slot.value)) if slot.path[0] in _free(record) else set()
         self.words = sorted(vocabulary)
 
     def __call__(self, record, rng):
+        if record.get("source") == OWN:
+            return self._exchange_slots(record, rng)
         if not _ours(record):
             return record
         return self._exchange_words(self._exchange_arguments(record, rng), rng)
+
+    def _shape(self, request, call):
+        if call["tool"] == "respond":  # whose message is no copy
+            return slots.Shape((request,), call["args"])
+        return slots.find(request, call["args"], slots.of_tool(self.cues, call["tool"]))
+
+    def _exchange_slots(self, record, rng):
+        request, call = _request_and_call(record)
+        shape, new = self._shape(request, call), {}
+        for slot in shape.slots:
+            values = self.arguments.get((call["tool"], slot.path))
+            value = rng.choice(values) if values and rng.random() < self.argument_share else slot.value
+            new[slot.path] = self._other_words(value, rng) if slot.path[0] in _free(record) else value
+        request, args = slots.fill(shape, new)
+        changed = {"tool": call["tool"], "args": args}
+        _, *lines = record["prompt"].split("\n")
+        if not lines:
+            return {**record, "prompt": request, "completion": toolbox.to_json(changed)}
+        result = slots.replaced_json(json.loads(lines[1].removeprefix("Result: ")), call["args"], args)
+        answer = json.loads(record["completion"])
+        answer["args"]["message"] = slots.replaced(answer["args"]["message"], call["args"], args)
+        return {**record, "prompt": toolbox.with_results(request, [(changed, result)]),
+                "completion": toolbox.to_json(answer)}  # fmt: skip
+
+    def _other_words(self, value, rng):
+        """A text, or the texts of a list, with a share of their words exchanged; no two items become the same."""
+        if isinstance(value, list):
+            items = [self._other_words(item, rng) for item in value]
+            return items if len(set(map(str, items))) == len(items) else value
+        if not isinstance(value, str):
+            return value
+
+        def other(match):
+            if rng.random() >= self.word_share:
+                return match[0]
+            word = rng.choice(self.words)
+            return word.capitalize() if match[0][0].isupper() else word.lower()
+
+        return re.sub(WORD, other, value)
 
     def _exchange_arguments(self, record, rng):
         new = {}
@@ -69,8 +124,18 @@ def _found(record):
     return re.findall(rf'"(?:{"|".join(FOUND)})": "([^"\\]+)"', record["prompt"])
 
 
+def _request_and_call(record):
+    """(request, call) of a record with one call, be it the completion or before the answer."""
+    request, *lines = record["prompt"].split("\n")
+    return request, json.loads(lines[0].removeprefix("Call: ") if lines else record["completion"])
+
+
+def _free(record):
+    return record["meta"]["free"]
+
+
 def _words(text):
-    return set(re.findall(r"[^\W\d_]{3,}", text))
+    return set(re.findall(WORD, text))
 
 
 def _replaced(record, new, text, share, rng):

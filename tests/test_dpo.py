@@ -53,6 +53,16 @@ def test_without_a_label_doubt_gives_no_pair(texts):
     assert list(stage.rank_samples(REQUEST, samples(*texts), CHECKER)) == []
 
 
+@pytest.mark.parametrize(("own", "given", "expected"), [(8, 0, (0, 8)), (8, 3, (3, 5)), (8, 9, (4, 4)), (1, 9, (7, 1))])
+def test_pairs_that_came_with_the_data_take_up_to_half_of_the_places_or_what_is_free(own, given, expected, tokenizer):
+    pairs = [stage.pair_of(RECORD, "prose", "sampled, labelled", RIGHT, "Sunny.", [2])] * own
+    rows = [{"id": "a", "prompt": "Oslo?", "chosen": RIGHT, "rejected": WRONG}] * given
+    found = stage.with_given(pairs, rows, tokenizer, {"max_pairs": 8})
+    assert (sum(pair["kind"] == "given" for pair in found), sum(pair["kind"] == "prose" for pair in found)) == expected
+    if given:
+        assert found[0]["rejected_ids"] == toolbox.encode_completion(WRONG, tokenizer)
+
+
 def collect(monkeypatch, drawn, **dpo):
     """collect_pairs with samples that are told: drawn(temperature) gives those of every request."""
     settings = recipe.load()

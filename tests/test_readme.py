@@ -162,32 +162,38 @@ def test_the_schema_shown_allows_two_calls_only(tokenizer):
 
 
 def test_a_tool_can_be_added_as_shown(tmp_path, monkeypatch):
-    entries = json.loads(toolbox.TOOL_FILE.read_text(encoding="utf-8"))
-    entries.append(json.loads(README_BLOCKS["set_timer.json"]))
-    tool_file = tmp_path / "tools.json"
-    tool_file.write_text(json.dumps(entries))
+    tool_file, examples = tmp_path / "my_tools.json", tmp_path / "timers.jsonl"
+    for path in (tool_file, examples):
+        path.write_text(README_BLOCKS[path.name], encoding="utf-8")
     monkeypatch.setattr(toolbox, "EXECUTORS", dict(toolbox.EXECUTORS))
     exec(README_BLOCKS["set_timer.py"], {"executor": toolbox.executor})
     added = toolbox.load_tools(tool_file)
-    assert toolbox.execute({"tool": "set_timer", "args": {"minutes": 25}}, added) == {"status": "set", "minutes": 25}
+    for example in map(json.loads, examples.read_text(encoding="utf-8").splitlines()):
+        assert toolbox.execute(example["call"], added) == example.get(
+            "result", {"status": "set"} | example["call"]["args"]
+        )
     assert "error" in toolbox.execute({"tool": "set_timer", "args": {"minutes": 0}}, added)
 
-    def run(*command, status=0):
+    def run(*arguments, status=0):
         done = subprocess.run(
-            [sys.executable, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, str(ROOT / "02_create_dataset.py"), "--tools", str(tool_file), *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == status, done.stderr
         return done
 
-    stage, own = ROOT / "02_create_dataset.py", ("--tools", tool_file)
-    assert "no phrasings for the tool 'set_timer'" in run(stage, *own, status=2).stderr
-    run(stage, "--tools", toolbox.TOOL_FILE)
-    (tmp_path / "outputs" / "02_create_dataset" / "train.jsonl").rename(tmp_path / "all.jsonl")
-    (tmp_path / "timers.py").write_text(README_BLOCKS["timers.py"], encoding="utf-8")
-    run("timers.py")
-    assert "wake me" in (tmp_path / "all.jsonl").read_text(encoding="utf-8")
-    run(stage, *own, "--source", "all.jsonl", "--output-dir", "timer")
+    assert "no phrasings for the tool 'set_timer'" in run(status=2).stderr
+    run("--examples", str(examples), "--output-dir", "timer")
+    folder = tmp_path / "timer" / "02_create_dataset"
+    assert set(toolbox.load_tools(folder / "tools.json")) == {"set_timer", *toolbox.load_tools()}
+    phrasings = {}
     for split in ("train", "val", "test"):
-        records = artifacts.read_records(tmp_path / "timer" / "02_create_dataset" / f"{split}.jsonl")
+        records = [row for row in artifacts.read_records(folder / f"{split}.jsonl") if row["source"] == "examples"]
+        phrasings[split] = {row["meta"]["phrasing"] for row in records}
         assert any("set_timer" in record["completion"] for record in records), split
+    assert [len(found) for found in phrasings.values()] == [9, 1, 2]  # "of twelve, two are test's and one validation's"
+    assert not phrasings["train"] & (phrasings["val"] | phrasings["test"])
+    after = [
+        row["completion"] for row in artifacts.read_records(folder / "train.jsonl") if "set_timer" in row["prompt"]
+    ]
+    assert after and all(re.search(r'"Set: \d+ minutes\."', completion) for completion in after)

@@ -9,7 +9,8 @@ import tools as toolbox
 from playground import recipe, sources
 from playground.artifacts import UserError
 from playground.sources import reading, records
-from playground.sources.conversation import ToolSet, read_prompt, to_openai, write_prompt
+from playground.sources.conversation import ToolSet, read_prompt, write_prompt
+from playground.sources.exports import EXPORTS, to_openai
 from playground.sources.leaks import leak_check
 
 TOOLS = toolbox.load_tools()
@@ -59,7 +60,8 @@ def test_a_bad_line_is_skipped_and_named_with_file_line_and_reason(line, reason,
     assert [row["prompt"] for row in found] == [row["prompt"] for row in GOOD] and report.rows == 21
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith(f"{path}:8: ") and reason in said[0] and len(said[0]) < 500
-    assert said[1:] == [f"{path}: 1 of 21 rows skipped."]
+    assert len(said) == 2 and said[1].startswith(f"{path}: 1 of 21 rows skipped: 1 ")
+    assert said[1].endswith("(first: 8).")
 
 
 def test_ten_bad_lines_are_named_and_the_others_counted(tmp_path, capsys):
@@ -222,20 +224,21 @@ def built(source, tmp_path, **changes):
     return sources.build(settings), settings
 
 
-def round_trip(dataset, settings, folder):
-    """The splits as they come back from the OpenAI form, with their tools."""
+def round_trip(dataset, settings, folder, export="openai"):
+    """The splits as they come back from another form, with their tools."""
     folder.mkdir()
-    settings["dataset"]["export"] = "openai"
+    settings["dataset"]["export"] = export
     sources.write(folder, dataset, settings)
     for split in dataset.splits:
         own = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-        back, tools, *_ = records.load(str(folder / f"{split}.openai.jsonl"), {})
+        back, tools, *_ = records.load(str(folder / f"{split}.{export}.jsonl"), {})
         yield own, back, tools
 
 
-def test_templates_survive_the_openai_form(tmp_path):
+@pytest.mark.parametrize("export", EXPORTS)
+def test_templates_survive_every_form(export, tmp_path):
     dataset, settings = built("templates", tmp_path, size=300)
-    for own, back, tools in round_trip(dataset, settings, tmp_path / "out"):
+    for own, back, tools in round_trip(dataset, settings, tmp_path / "out", export):
         assert back == own and {name: tools[name] for name in TOOLS} == TOOLS
 
 

@@ -1,6 +1,9 @@
 """ToolBench's files: the real ones, a training file in the form that is described, and files that are broken."""
 
+import contextlib
 import json
+import time
+from collections import Counter
 
 import pytest
 from conftest import SHARED
@@ -9,7 +12,7 @@ import tools as toolbox
 from playground import recipe, sources
 from playground.artifacts import UserError
 from playground.sources import toolbench
-from playground.sources.conversation import read_prompt
+from playground.sources.conversation import BadRow, ToolSet, read_prompt
 
 TOOLBENCH = SHARED / "toolbench"
 needs_toolbench = pytest.mark.skipif(not TOOLBENCH.exists(), reason="needs ../shared/toolbench")
@@ -166,3 +169,13 @@ def test_toolbenchs_tools_and_splits_come_out_of_the_source():
     dataset = build(TOOLBENCH)
     assert set(dataset.splits) == {"train", "val", "test"} and "respond" in dataset.tools
     assert sum(map(len, dataset.splits.values())) == 23 and "Apache" in dataset.licence
+
+
+@pytest.mark.parametrize("text", ["[{'name'" * 100_000, "Action:" * 120_000, "\n" * 800_000])
+def test_a_conversation_takes_time_that_grows_with_its_text(text):
+    turns = [{"from": "system", "value": f"[{{'name': 1}}] {text}"}, {"from": "user", "value": "Hi"},
+             {"from": "assistant", "value": f"Action:{text}"}]  # fmt: skip
+    begin = time.perf_counter()
+    with contextlib.suppress(BadRow):
+        toolbench._conversation({"conversations": turns}, "a", ToolSet(), Counter())
+    assert time.perf_counter() - begin < 2

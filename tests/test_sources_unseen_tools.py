@@ -8,7 +8,7 @@ from conftest import ROOT
 import tools as toolbox
 from playground import recipe, sources
 from playground.artifacts import UserError
-from playground.sources import conversation, unseen_tools
+from playground.sources import exports, unseen_tools
 from playground.sources.leaks import leak_check
 
 TOOLS = unseen_tools.all_tools()
@@ -76,7 +76,7 @@ def test_the_seed_changes_training_alone(splits):
 
 def test_a_record_is_a_conversation_with_the_tools_that_it_lists(splits):
     record = next(record for record in splits["train"] if record["meta"]["turn"] == 2)
-    row = conversation.to_openai(record, TOOLS)
+    row = exports.to_openai(record, TOOLS)
     assert [message["role"] for message in row["messages"]] == ["user", "assistant", "tool", "assistant"]
     assert [tool["function"]["name"] for tool in row["tools"]] == list(listed_in(record))
 

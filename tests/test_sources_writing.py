@@ -118,6 +118,20 @@ def test_an_imported_file_brings_its_tools_and_says_what_was_left_out(tmp_path):
     assert str(path) in artifacts.read_json(folder / "manifest.json")["inputs"]
 
 
+def test_the_stage_makes_records_of_ones_own_tools_and_writes_them_in_another_form(tmp_path):
+    own = ("--tools", "configs/own_tools.json", "--examples", "configs/own_tools.jsonl", "--export", "sharegpt")
+    done = run(*own, "--output-dir", tmp_path)
+    folder = tmp_path / "02_create_dataset"
+    tools = toolbox.load_tools(folder / "tools.json")
+    assert set(tools) == {*TOOLS, "set_thermostat", "book_table", "add_to_list"} and not done.stderr
+    train = artifacts.read_records(folder / "train.jsonl")
+    assert {json.loads(row["completion"])["tool"] for row in train} == set(tools)
+    assert len((folder / "train.sharegpt.jsonl").read_text(encoding="utf-8").splitlines()) == len(train)
+    assert "own_tools.jsonl" in (folder / "README.md").read_text(encoding="utf-8")
+    inputs = artifacts.read_json(folder / "manifest.json")["inputs"]
+    assert {"configs/own_tools.json", "configs/own_tools.jsonl"} <= set(inputs)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -126,6 +140,8 @@ def test_an_imported_file_brings_its_tools_and_says_what_was_left_out(tmp_path):
         (["--source", "toolbench", "--path", "tests", "--strict"], "holds no ToolBench data"),
         (["--source", "configs/tools.json"], "cannot be used"),
         (["--export", "xml"], "recipe key dataset.export"),
+        (["--examples", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+        (["--examples", "configs/own_tools.jsonl"], "unknown tool"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_one_sentence_and_nothing_is_written(arguments, message, tmp_path):

@@ -11,9 +11,11 @@ from playground import artifacts
 from playground.artifacts import UserError
 from playground.sources import (
     conversation,
+    examples,
     formats,
     leaks,
     records,
+    self_instruct,
     teacher,
     templates,
     toolbench,
@@ -38,6 +40,7 @@ class Dataset:
     # For the stages that learn from mistakes: records that SFT does not see, and requests without calls.
     feedback: list = field(default_factory=list)
     unlabelled: list = field(default_factory=list)
+    pairs: list = field(default_factory=list)  # {"prompt", "chosen", "rejected"} that came with the data, for stage 06
 
 
 def build(recipe):
@@ -49,6 +52,10 @@ def build(recipe):
     settings = recipe["dataset"]
     if settings["list_tools"] and settings["source"] != "unseen_tools":
         raise UserError(f"dataset.list_tools: {settings['source']} lists no tools: take --source unseen_tools.")
+    if settings["examples"]:
+        if settings["source"] != "templates":
+            raise UserError(f"dataset.examples: {settings['source']} brings its own records: leave out --source.")
+        return _examples(recipe)
     if settings["source"] == "templates":
         return _templates(recipe)
     if settings["source"] == "teacher":
@@ -72,10 +79,12 @@ def build(recipe):
     wild = _wild(tools)
     sizes = (settings[key] for key in ("size", "validation_size", "test_size"))
     splits, left_out = records.divide(imported, *sizes, held_out=wild)
-    label = formats.FORMATS[report.format]
-    return Dataset(
-        splits | wild, tools, label.label, label.licence, files, {**report.reasons, **report.notes, **left_out}
-    )
+    label, held_out = formats.FORMATS[report.format], leaks.HeldOut(splits | wild | {"train": ()})
+    pairs = [pair for pair in report.pairs if not held_out.leaks(pair)]
+    if len(pairs) < len(report.pairs):
+        left_out["pairs too close to a held-out record"] = len(report.pairs) - len(pairs)
+    left_out = {**report.reasons, **report.notes, **left_out}
+    return Dataset(splits | wild, tools, label.label, label.licence, files, left_out, pairs=pairs)
 
 
 def _templates(recipe):
@@ -90,6 +99,63 @@ def _templates(recipe):
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
     files = [Path(recipe["tools"]["file"])]
     return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, {}, feedback, pool)
+
+
+def _examples(recipe):
+    """The templates' dataset, and in every split records of the tools that the examples call.
+
+    Of each such tool as many as of a default one. A tool file that names none of the default tools is taken as an
+    addition to them; one that names some says which of them there are.
+    """
+    settings, seed, path = recipe["dataset"], recipe["seed"], recipe["dataset"]["examples"]
+    tools, default = _with_default(toolbox.load_tools(recipe["tools"]["file"]))
+    found, left_out, files = examples.read(path, tools), {}, [Path(recipe["tools"]["file"]), Path(path)]
+    added = []
+    if self_instruct.wanted(recipe):
+        added, left_out, more = self_instruct.more_examples(found, tools, recipe)
+        files += more
+    own = examples.Examples(found, tools, path, added)
+    if silent := [name for name in tools if name not in {*default, *own.names}]:
+        raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
+    counts = {"train": settings["size"] or TEMPLATE_RECORDS, "val": settings["validation_size"],
+              "test": settings["test_size"], "feedback": settings["feedback"]}  # fmt: skip
+    each = {split: -(-count // len(default)) for split, count in counts.items()}
+    try:
+        splits = templates.build_splits({split: counts[split] for split in ("train", "val", "test")}, default, seed)
+        for split in ("val", "test"):
+            splits[split] = [*splits[split], *own.records(split, each[split], "")]
+            random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
+        feedback, pool = _later_requests(recipe, default, splits)
+    except ValueError as error:
+        raise UserError(f"{error}: mend {recipe['tools']['file']}.") from None
+    splits |= _wild(tools)
+    held_out = leaks.HeldOut({split: rows for split, rows in splits.items() if split != "train"})
+    made = own.records("train", each["train"], seed, held_out)
+    train = [row for row in splits["train"] if not held_out.leaks(row)] + made
+    random.Random(f"examples/order/{seed}").shuffle(train)
+    known = {row["prompt"] for row in made}
+    later = own.records("train", each["feedback"], f"{seed}/feedback", held_out, known, len(made))
+    feedback = [row for row in feedback if not held_out.leaks(row)] + later if counts["feedback"] else []
+    random.Random(f"examples/feedback/{seed}").shuffle(feedback)
+    for name in own.without_answers():
+        left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
+    pool = [row for row in pool if not held_out.leaks(row)]
+    files = [Path(recipe["tools"]["file"]), Path(path)]
+    source = f"templates and the examples in {Path(path).name}"
+    return Dataset(
+        splits | {"train": train}, tools, source, "the project's own, and yours", files, left_out, feedback, pool
+    )
+
+
+def _with_default(own):
+    """(the tools of a file and of the default ones those that it does not rule out, the latter alone)."""
+    default = toolbox.load_tools()
+    named = {name: own[name] for name in default if name in own}
+    if not named.keys() - {"respond"}:
+        named = default | named
+    named = named | {"respond": named.get("respond", default["respond"])}
+    tools = {name: tool for name, tool in (named | own).items() if name != "respond"}
+    return tools | {"respond": named["respond"]}, named
 
 
 def _unseen_tools(recipe):
@@ -172,7 +238,8 @@ def write(folder, dataset, recipe):
     try:
         written = writing.write(folder, dataset.splits, dataset.tools, settings["export"], settings["processes"])
         held_out = {split: rows for split, rows in dataset.splits.items() if split != "train"}
-        for name, rows in (("feedback.jsonl", dataset.feedback), ("rl.jsonl", dataset.unlabelled)):
+        later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
+        for name, rows in later.items():
             if rows:
                 leaks.leak_check({"train": rows, **held_out})
                 artifacts.write_jsonl(folder / name, rows)

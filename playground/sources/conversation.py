@@ -20,9 +20,12 @@ from jsonschema.exceptions import SchemaError
 from referencing.exceptions import Unresolvable
 
 import tools as toolbox
+from playground.sources import calls
 
 RESPOND = toolbox.load_tools()["respond"]
 MAX_NAME = 64  # characters; OpenAI's limit, as are the characters that a name may have
+# Each answer of a chat is a record with all that came before it, so the longest chat bounds how much is made of a row.
+MAX_LINES = 400
 RESULTS = ("tool", "function")  # the roles of messages with a result, the second from before tools were tools
 
 
@@ -47,7 +50,7 @@ class ToolSet:
     """The tools of many rows as one set: `tools` as in tools.py, with valid and unique names, and `respond`."""
 
     def __init__(self):
-        self.tools, self._names = {}, {}
+        self.tools, self._names, self._counts = {}, {}, {}
         self.add(RESPOND)
 
     def ordered(self):
@@ -75,8 +78,12 @@ class ToolSet:
         valid = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:MAX_NAME] or "tool"
         if valid not in self.tools:
             return valid
-        numbered = (f"{valid[: MAX_NAME - len(str(n)) - 1]}_{n}" for n in itertools.count(2))
-        return next(candidate for candidate in numbered if candidate not in self.tools)
+        for number in itertools.count(self._counts.get(valid, 2)):  # on from the last, of which there may be thousands
+            numbered = f"{valid[: MAX_NAME - len(str(number)) - 1]}_{number}"
+            if numbered not in self.tools:
+                self._counts[valid] = number + 1
+                return numbered
+        raise AssertionError("there is always a next number")
 
 
 def _check_schema(name, parameters):
@@ -93,8 +100,11 @@ def _check_schema(name, parameters):
         raise BadRow(f"tool {name!r}: parameters refer to {distant[0]!r}, outside of themselves")
 
 
-def checked_call(name, args, tools):
-    """A call with its arguments in schema order. Raises BadRow unless it is valid and can be read back."""
+def checked_call(name, args, tools, names=()):
+    """A call with its arguments in schema order. Raises BadRow unless it is valid and can be read back.
+
+    An answer that looks like a call to one of `tools`, or of `names`, is not valid.
+    """
     if name not in tools:
         raise BadRow(f"unknown tool {name!r}")
     args = read_json(args, "arguments") if isinstance(args, str) else args
@@ -111,6 +121,10 @@ def checked_call(name, args, tools):
         raise BadRow(f"the schema of {name} cannot be followed: {str(error)[:100]}") from None
     if errors:
         raise BadRow(errors[0])
+    if name == "respond":
+        for said in call["args"].values():
+            if isinstance(said, str) and (form := calls.looks_like(said, tools, names)):
+                raise BadRow(f"an answer for the user is {form}")
     return call
 
 
@@ -149,6 +163,8 @@ def to_records(conversation, toolset, source, notes, cut=False):
     meta = dict(conversation.get("meta", {}))
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise BadRow("messages are not a list of objects")
+    if len(messages) > MAX_LINES:
+        raise BadRow(f"over {MAX_LINES} messages")
     for at, message in enumerate(messages):
         role = message.get("role")
         if role in ("system", "developer"):
@@ -159,11 +175,12 @@ def to_records(conversation, toolset, source, notes, cut=False):
         elif role == "assistant":
             if not lines or not lines[0]:
                 raise BadRow("nothing was asked before the first answer")
-            results = itertools.takewhile(lambda later: later.get("role") in RESULTS, messages[at + 1 :])
+            later = itertools.islice(messages, at + 1, None)
+            results = itertools.takewhile(lambda message: message.get("role") in RESULTS, later)
             turns = _turns(message, list(results))
             for number, (name, args, *result) in enumerate(turns):
                 try:
-                    call = checked_call(names.get(name, name), args, toolset.tools)
+                    call = checked_call(names.get(name, name), args, toolset.tools, names)
                 except BadRow as reason:
                     if not cut:
                         raise
@@ -171,6 +188,8 @@ def to_records(conversation, toolset, source, notes, cut=False):
                     return _numbered(records, conversation) if records else []
                 if message.get("weight") != 0:
                     records.append(_record(lines, call, source, meta | {"tools": list(dict.fromkeys(names.values()))}))
+                if len(lines) > MAX_LINES:
+                    raise BadRow(f"over {MAX_LINES} messages")
                 lines.append(f"Call: {toolbox.to_json(call)}")
                 lines += [f"Result: {toolbox.to_json(value)}" for value in result]
                 last = number + 1 == len(turns) and at + 1 == len(messages)
@@ -179,13 +198,40 @@ def to_records(conversation, toolset, source, notes, cut=False):
                     return _numbered(records, conversation)
         elif role not in RESULTS:
             raise BadRow(f"message {at + 1} has the role {role!r}")
+    if records and "rejected" in conversation:
+        _add_rejected(records[-1], conversation["rejected"], names, notes)
     return _numbered(records, conversation)
+
+
+def _add_rejected(record, message, names, notes):
+    """Put the call that should not have been made beside a record's own; it need not be valid, but be another."""
+    try:
+        name, args, *_ = _turns(message, [])[0]
+        args = read_json(args, "arguments") if isinstance(args, str) else args
+        rejected = toolbox.to_json({"tool": names.get(name, name), "args": args})
+        toolbox.parse_call(rejected)
+    except (BadRow, toolbox.ParseError) as reason:
+        notes[f"rejected responses that are no call ({general(reason)})"] += 1
+        return
+    if rejected == record["completion"]:
+        notes["rejected responses that say what the chosen ones say"] += 1
+    else:
+        record["rejected"] = rejected
 
 
 def _record(lines, call, source, meta):
     turn = 1 + sum(line.startswith("Call: ") for line in lines)
     meta = meta | {"tool": call["tool"], "turn": turn}
     return {"id": "", "prompt": "\n".join(lines), "completion": toolbox.to_json(call), "source": source, "meta": meta}
+
+
+def last_only(messages):
+    """The messages with all answers but the last as context, which makes no record."""
+    last = max((at for at, message in enumerate(messages) if message.get("role") == "assistant"), default=-1)
+    return [
+        message | {"weight": 0} if message.get("role") == "assistant" and at < last else message
+        for at, message in enumerate(messages)
+    ]
 
 
 def _turns(message, results):
@@ -270,30 +316,3 @@ def write_prompt(steps):
             lines.append(f"Call: {toolbox.to_json(value)}")
             lines += [f"Result: {toolbox.to_json(result[0])}"] if result else []
     return "\n".join(lines)
-
-
-def to_openai(record, tools):
-    """A record as a row of OpenAI's fine-tuning format; only its last message is to be trained on."""
-    messages = [{"role": "system", "content": record["meta"]["system"]}] if "system" in record["meta"] else []
-    plain = tools.get("respond", RESPOND)["parameters"] == RESPOND["parameters"]  # text says the same
-    for step in [*read_prompt(record["prompt"]), ("call", json.loads(record["completion"]))]:
-        if step[0] == "user":
-            messages.append({"role": "user", "content": step[1]})
-            continue
-        _, call, *result = step
-        if call["tool"] == "respond" and plain and not result:
-            messages.append({"role": "assistant", "content": call["args"]["message"], "weight": 0})
-            continue
-        call_id = f"call_{len(messages)}"
-        function = {"name": call["tool"], "arguments": toolbox.to_json(call["args"])}
-        tool_call = {"id": call_id, "type": "function", "function": function}
-        messages.append({"role": "assistant", "tool_calls": [tool_call], "weight": 0})
-        if result:
-            messages.append({"role": "tool", "tool_call_id": call_id, "content": toolbox.to_json(result[0])})
-    del messages[-1]["weight"]
-    offered = [tools[name] for name in record["meta"].get("tools", tools) if name in tools]
-    offered = [tool for tool in offered if tool["name"] != "respond" or not plain]
-    row = {"messages": messages}
-    if offered:
-        row |= {"tools": [{"type": "function", "function": tool} for tool in offered], "parallel_tool_calls": False}
-    return row

@@ -12,6 +12,7 @@ from playground.sources.conversation import (
     ToolSet,
     checked_call,
     in_form,
+    last_only,
     read_prompt,
     to_records,
     write_prompt,
@@ -50,9 +51,17 @@ def load(source, tools, expected=None):
             if report.format == "bfcl" and row.get("id") in beside:
                 row = row | {"ground_truth": beside[row["id"]]["ground_truth"]}
             conversation = {"id": f"{path.stem}-{number:06d}"} | formats.read(row, report.format)
-            if report.format == "openai" and number in beside:
-                conversation["record"] = beside[number]
-            records += to_records(conversation, toolset, report.format, report.notes)
+            if report.format != "bfcl" and number in beside:
+                conversation |= {"record": beside[number], "messages": last_only(conversation["messages"])}
+            found = to_records(conversation, toolset, report.format, report.notes)
+            for record in found:
+                if "rejected" in record:
+                    rejected = record.pop("rejected")
+                    report.pairs.append(
+                        {key: record[key] for key in ("id", "prompt", "meta")}
+                        | {"chosen": record["completion"], "rejected": rejected}
+                    )
+            records += found
     report.finish()
     return records, tools if report.format == "project" else toolset.ordered(), report, files
 
@@ -72,11 +81,10 @@ def _settle(source, row, expected):
 
 def _beside(path, name):
     """({key: row}, files): what a second file knows of the rows, by id for the leaderboard, else by line."""
-    second = {
-        "bfcl": path.parent / "possible_answer" / path.name,
-        "openai": path.with_suffix(".meta.jsonl"),
-    }.get(name)
-    if second is None or not second.is_file():
+    second = path.with_suffix(".meta.jsonl")
+    if name == "bfcl":
+        second = path.parent / "possible_answer" / path.name
+    if name == "project" or not second.is_file():
         return {}, []
     rows = ((number, row) for number, row in reading.rows(second) if isinstance(row, dict))
     if name == "bfcl":

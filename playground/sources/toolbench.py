@@ -201,16 +201,16 @@ def _conversation(row, number, toolset, notes):
     turns = [(turn["from"], turn["value"]) for turn in row["conversations"]]
     system = next(text for speaker, text in turns if speaker == "system")
     query = next(text for speaker, text in turns if speaker == "user")
-    listed = re.search(r"\[\s*\{\s*['\"]name['\"].*\]", system, re.DOTALL)
-    tools = _functions(ast.literal_eval(listed[0]))
+    listed = re.search(r"\[\s*\{\s*['\"]name['\"]", system)
+    tools = _functions(ast.literal_eval(system[listed.start() : system.rfind("]") + 1]))
     steps = []
     for speaker, text in turns:
         if speaker == "assistant":
-            action = re.search(r"Action:\s*(.*?)\s*\nAction Input:\s*(.*)", text, re.DOTALL)
-            if not action:
+            action, marked, given = text.partition("Action:")[2].partition("\nAction Input:")
+            if not marked:
                 notes["answers without an action"] += 1
                 break
-            steps.append((action[1], action[2].strip(), ""))
+            steps.append((action.strip(), given.strip(), ""))
         elif speaker == "function" and steps:
             steps[-1] = (*steps[-1][:2], text)
     if not steps or _final_answer(steps[-1]) is None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 import tools as toolbox
-from playground.sources.conversation import to_openai
+from playground.sources.exports import EXPORTS
 from playground.sources.leaks import HeldOut, Shared
 
 SAMPLE = 1000  # records of a split that are kept to be looked at: examples, lengths in tokens
-META = ("id", "source", "meta")  # what OpenAI's form has no place for
+META = ("id", "source", "meta")  # what other forms have no place for
 
 
 class InvalidRecord(ValueError):
@@ -42,7 +42,7 @@ class Summary:
 
 
 class Writer:
-    """Makes the text of records: the project's own JSON lines, and with `export` OpenAI's beside them."""
+    """Makes the text of records: the project's own JSON lines, and with `export` another form beside them."""
 
     def __init__(self, tools, export=None):
         """Raises InvalidRecord for tools that cannot be written as UTF-8."""
@@ -53,7 +53,8 @@ class Writer:
         self.validators = {name: toolbox.validator(tool["parameters"]) for name, tool in tools.items()}
 
     def names(self, split):
-        return [f"{split}.jsonl"] + [f"{split}.openai.jsonl", f"{split}.openai.meta.jsonl"] * (self.export == "openai")
+        other = [f"{split}.{self.export}.jsonl", f"{split}.{self.export}.meta.jsonl"] if self.export else []
+        return [f"{split}.jsonl", *other]
 
     def text(self, records):
         """([text for each of `names`], Summary). Raises InvalidRecord for a call that its schema rejects."""
@@ -64,7 +65,7 @@ class Writer:
                 raise InvalidRecord(f"{record['id']}: {toolbox.validate_call(call, self.tools)[0]}")
             lines[0].append(toolbox.to_json(record))
             if self.export:
-                lines[1].append(toolbox.to_json(to_openai(record, self.tools)))
+                lines[1].append(toolbox.to_json(EXPORTS[self.export](record, self.tools)))
                 lines[2].append(toolbox.to_json({key: record[key] for key in META}))
             summary.n += 1
             summary.counts[call["tool"], record["source"]] += 1
