@@ -75,7 +75,8 @@ def test_no_two_phrasings_can_read_the_same():
     seen = {}
     for phrasing in itertools.chain(*TABLE.values()):
         for wording in wordings(phrasing):
-            shape = re.sub(r"slot\S+?/\d+", "slot", wording).strip("!?. ")
+            slot = "name" if phrasing.family in templates.ASKS else "slot"  # of a person, where an address is missing
+            shape = re.sub(r"slot\S+?/\d+", slot, wording).strip("!?. ")
             assert seen.setdefault(shape, phrasing.id) == phrasing.id, shape
 
 
@@ -150,10 +151,10 @@ def test_arithmetic_is_told_in_words_and_in_either_order():
             assert request_and_call(record)[1]["args"]["expression"] == f"{match[2]} - {match[1]}"
 
 
-def test_the_tools_come_equally_often_and_respond_and_second_turns_are_fifteen_percent(splits):
+def test_the_tools_come_equally_often_beside_a_fifth_of_respond_and_fifteen_percent_of_second_turns(splits):
     first = [record["meta"]["tool"] for record in splits["train"] if record["meta"]["turn"] == 1]
     assert len(first) / 500 == pytest.approx(0.85, abs=0.01)
-    assert first.count("respond") / len(first) == pytest.approx(0.15, abs=0.02)
+    assert first.count("respond") / len(first) == pytest.approx(0.2, abs=0.02)
     for tool in set(TOOLS) - {"respond"}:
         assert first.count(tool) / len(first) == pytest.approx(0.2125, abs=0.02)
 
@@ -172,7 +173,7 @@ def test_a_second_turn_answers_with_every_fact_of_the_result():
 def test_respond_has_few_answers_and_cities_among_its_requests():
     records = build_splits({"train": 3000}, TOOLS, seed=0)["train"]
     talk = [record for record in records if record["meta"]["turn"] == 1 and record["meta"]["tool"] == "respond"]
-    assert len({record["completion"] for record in talk}) == 6
+    assert len({record["completion"] for record in talk}) == 9
     assert sum(any(city in record["prompt"] for city in CITIES) for record in talk) > len(talk) / 12
 
 

@@ -23,12 +23,13 @@ from playground.sources.leaks import HeldOut, LeakError, leak_check
 __all__ = ["LeakError", "Train", "answer", "build_splits", "leak_check"]
 
 FIRST_TURNS, SECOND_TURNS = 17, 3  # of 20 records; a second turn answers with a tool's result
-CALLS, NO_CALL = 17, 3  # of 20 first turns; those that need no tool go to `respond`
+CALLS, NO_CALL = 16, 4  # of 20 first turns; those that need no tool, or lack an argument, go to `respond`
 LOWER, LOWER_CASUAL = 0.2, 0.7  # the rates of the paraphrase rules
 CONTRACT, TYPO, NO_FINAL_STOP = 0.4, 0.08, 0.35
 OPENER, REQUESTER, CLOSER = 0.2, 0.45, 0.22
 WORDED_NUMBER, TOOL_ERROR = 0.18, 0.08  # of the calculator's requests that may have number words; of second turns
 
+ASKS = {"no_address": "to", "no_city": "city", "no_query": "query"}  # families that lack an argument, and which
 UNDRESSED = {"greeting", "thanks", "goodbye"}  # families that take no opener and no closer,
 CHAT = {"about", "opinion"}  # no opener but a greeting and no closer,
 NO_REQUESTER = {"polite", "context", "object_first"}  # no "could you please"
@@ -165,6 +166,8 @@ def _draw(split, tools, rng):
             prompt = toolbox.with_results(prompt, [(call, result)])
             call = {"tool": "respond", "args": {"message": answer(call, result)}}
         meta = {"phrasing": phrasing.id, "tool": call["tool"], "turn": turn, "entities": used}
+        if phrasing.family in ASKS:
+            meta["asks"] = ASKS[phrasing.family]
         yield {"prompt": prompt, "completion": toolbox.to_json(call), "source": "templates", "meta": meta}
 
 
