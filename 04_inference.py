@@ -10,9 +10,9 @@ and ask again, until it calls `respond`, which is its answer to you, or --max-tu
 result too, `{"error": ...}`, so the model sees it and may try again. A result is data: it stands on one line as
 JSON, and only what the model itself writes is ever read as a call.
 
-Decoding follows the tools' grammar (05_constrained.py shows how), so every call is valid; --free leaves the model to
-itself. Each request is answered on its own, because the model has been trained on nothing longer. Mails "sent" are
-lines in outputs/outbox.jsonl.
+Decoding follows the tools' grammar (05_constrained.py shows how), so every call is valid and copies its arguments from
+the request; --constrained asks for valid calls only, --free leaves the model to itself. Each request is answered on its
+own, because the model has been trained on nothing longer. Mails "sent" are lines in outputs/outbox.jsonl.
 
 Writes outputs/04_inference/, of a file: transcripts.jsonl, metrics.json, manifest.json. Next: 05_constrained.py
 """
@@ -35,7 +35,9 @@ def add_flags(parser):
     parser.add_argument("--prompt", help="one request")
     parser.add_argument("--file", metavar="FILE", help="requests, one on each line")
     parser.add_argument("--chat", action="store_true", help="type requests; Ctrl-C stops an answer, Ctrl-D leaves")
-    parser.add_argument("--free", action="store_true", help="decode without the tools' grammar")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--free", action="store_true", help="decode without the tools' grammar")
+    how.add_argument("--constrained", action="store_true", help="any valid call, with arguments from anywhere")
     parser.add_argument("--max-turns", type=int, default=4, help="most calls to one request (4)")
     parser.add_argument("--from", dest="source", metavar="STAGE", default="03_finetune", help="whose model to use")
 
@@ -150,14 +152,15 @@ def main():
     if "respond" not in tools:
         print(toolbox.NO_RESPOND, file=sys.stderr)
 
-    from playground import generation, models
+    from playground import decoding, generation, models
 
+    how = "free" if options.free else "constrained" if options.constrained else "grounded"
     tokenizer, model, base = models.load_checkpoint(settings, options.source)
-    compiled = None if options.free else generation.grammar_of_calls(tools, tokenizer)
+    grammars = decoding.grammars_of_calls(tools, tokenizer, how)
     toolbox.OUTBOX = output_dir / "outbox.jsonl"
 
     def ask(prompt):
-        return generation.generate(model, tokenizer, [prompt], settings, grammar=compiled)[0].text
+        return generation.generate(model, tokenizer, [prompt], settings, grammar=grammars)[0].text
 
     def answer(request):
         turns = converse(request, ask, tools, options.max_turns, list_tools)
@@ -172,8 +175,7 @@ def main():
         return
     inputs = [tool_file, manifest, options.file or EXAMPLES]
     facts = {"base_model": base, **models.placement(model)}
-    decoding = "free" if options.free else "constrained"
-    print(f"Answering {len(requests)} requests with {options.source}'s model, {decoding}.")
+    print(f"Answering {len(requests)} requests with {options.source}'s model, {how}.")
     with artifacts.stage(settings, "04_inference", inputs=inputs, **facts) as artifact:
         transcripts = []
         for request in requests:

@@ -30,11 +30,11 @@ from pathlib import Path
 import tools as toolbox
 from playground import artifacts, evaluation, parallel, recipe, scoring, statistics
 from playground.artifacts import UserError
+from playground.decoding import DECODINGS, grammar_of, grammars_of_calls
 
 STAGE = "08_evaluate"
 STAGES = {"sft": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
 SPLITS = ("test", "test_wild")
-DECODINGS = ("free", "constrained")
 
 
 def add_flags(parser):
@@ -97,7 +97,7 @@ def score_rows(rows, records, tools):
 
 def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
     """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
-    from playground import generation, models
+    from playground import models
 
     evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
     resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
@@ -112,10 +112,9 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
                 if made is None:
                     if tokenizer is None:
                         tokenizer, model = models.load(folder, settings, base_path)
-                        compiled = generation.grammar_of_calls(tools, tokenizer)
-                    constraint = compiled if decoding == "constrained" else None
+                    grammars = grammars_of_calls(tools, tokenizer, decoding)
                     progress = f"{name}, {', '.join(group.values())}"
-                    made = answer(model, tokenizer, asked, settings, constraint, temperature, progress)
+                    made = answer(model, tokenizer, asked, settings, grammars, temperature, progress)
                     made = predictions.add(name, model_hash, group, made)
                 rows[sampling], judged[sampling] = made, score_rows(made, asked, tools)
             cell = evaluation.greedy_cell(records, rows["greedy"], judged["greedy"], resamples)
@@ -141,7 +140,7 @@ def evaluate_leaderboard(folder, settings):
             constrained = []
             for prompt, schema in zip(prompts, schemas, strict=True):  # each row has its own tools, so its own grammar
                 try:
-                    compiled = generation.grammar_of(schema, tokenizer, category)
+                    compiled = grammar_of(schema, tokenizer, category)
                     constrained += generation.generate(model, tokenizer, [prompt], settings, compiled, temperature=0.0)
                 except UserError:  # a schema that the grammar does not know, or no room for its shortest call
                     constrained.append(None)

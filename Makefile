@@ -1,14 +1,15 @@
 # make          every stage whose script, shared code, recipe or input has changed
-# make run      the same, ending with the results table
+# make run      the same, ending with the results table; MODEL=smollm2 or another takes that model, in its own folder
 # make verify   is what is there whole, and made from what is there?
 # make test     the tests (offline)
 # make bench    the benchmarks of speed that can run here, into bench/results.md
 
 PYTHON ?= python3
-OUT ?= outputs
+MODEL ?= embedded
+OUT ?= outputs$(if $(filter-out embedded,$(MODEL)),-$(subst /,-,$(MODEL)))
 CONFIG ?= configs/default.json
 RUN = .venv/bin/python
-FLAGS = --config $(CONFIG) --output-dir $(OUT) $(ARGS)
+FLAGS = --config $(CONFIG) --model $(MODEL) --output-dir $(OUT) $(ARGS)
 SHARED = tools.py $(wildcard playground/*.py) $(CONFIG) configs/default.json configs/tools.json .venv/installed
 GRAMMAR = $(wildcard playground/grammar/*.py)
 SOURCES = $(wildcard playground/sources/*.py playground/sources/*.json*)
@@ -20,8 +21,8 @@ all: $(OUT)/01_baseline/manifest.json $(OUT)/04_inference/manifest.json $(OUT)/0
 run: said all
 	@$(if $(SHOWN),,$(RUN) -m playground.report summary $(OUT) && echo && echo "Report: $(OUT)/08_evaluate/report.html")
 
-said:
-	@echo "8 to 15 minutes on 2 cores with the embedded model, after installation."
+said: .venv/installed
+	@$(RUN) -m playground.expected $(MODEL)
 	@echo "What is up to date is not made again."
 
 .venv/installed: requirements.txt

@@ -172,6 +172,12 @@ def with_results(request, turns, listed=None):
     return "\n".join(lines)
 
 
+def said_by_user(prompt):
+    """The lines of a prompt that the user has said, without the tools, calls and results in it."""
+    first, *others = prompt.split("\n")
+    return "\n".join([first, *(line.removeprefix("User: ") for line in others if line.startswith("User: "))])
+
+
 def format_prompt(prompt):
     """What a model without a chat template sees before it writes a call."""
     return f"User: {prompt}\nCall:"

@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
 from bench.grammar import many_tools
-from playground import generation, models, prompting, recipe
+from playground import decoding, generation, models, prompting, recipe
 from playground.grammar.processor import GrammarLogitsProcessor
 from playground.sources import templates
 
@@ -95,7 +95,7 @@ def main():
     settings, tools = recipe.load(), toolbox.load_tools()
     tokenizer, model = models.load_tokenizer(options.sft), models.load_model(options.sft, settings)
     prompts = [row["prompt"] for row in templates.build_splits({"val": REQUESTS}, tools, 0)["val"]]
-    compare(model, tokenizer, prompts, generation.grammar_of_calls(tools, tokenizer), settings)
+    compare(model, tokenizer, prompts, decoding.grammars_of_calls(tools, tokenizer, "constrained"), settings)
     batched(model, tokenizer, settings)
 
     def write(rows, new_tokens, grammar=None, tokenizer=tokenizer):
@@ -107,7 +107,9 @@ def main():
     endless.eos_token = None  # so that every row runs to its limit
     growth("batch", (1, 4, 16, 64), lambda rows: write(rows, 32, tokenizer=endless))
     growth("new tokens", (32, 64, 128, 256), lambda new_tokens: write(8, new_tokens, tokenizer=endless))
-    grammars = {count: generation.grammar_of_calls(many_tools(count), tokenizer) for count in (1, 10, 100)}
+    grammars = {
+        count: decoding.grammars_of_calls(many_tools(count), tokenizer, "constrained") for count in (1, 10, 100)
+    }
     # Per token, because calls to other tools are of other lengths.
     growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]), per_token=True)
 

@@ -19,7 +19,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 TOOL_FILE, EXAMPLES, HELD_OUT = "configs/own_tools.json", "configs/own_tools.jsonl", "bench/own_tools.jsonl"
-DECODING = ("free", "constrained")
 ALL = "all three"
 
 
@@ -40,18 +39,18 @@ def evaluate(output_dir):
     if not path.exists():
         import tools as toolbox
         from playground import artifacts, generation, models, recipe, scoring
+        from playground.decoding import DECODINGS, grammars_of_calls
 
         settings = recipe.load(None, [("output_dir", str(output_dir))])
         tools = toolbox.load_tools(output_dir / "02_create_dataset" / "tools.json")
         asked = artifacts.read_jsonl(ROOT / HELD_OUT)
         records = [{"prompt": row["prompt"], "completion": toolbox.to_json(row["call"])} for row in asked]
         tokenizer, model, _ = models.load_checkpoint(settings, "03_finetune")
-        grammars, found = {"free": None, "constrained": generation.grammar_of_calls(tools, tokenizer)}, {}
-        for decoding in DECODING:
+        found = {}
+        for decoding in DECODINGS:
+            grammars = grammars_of_calls(tools, tokenizer, decoding)
             prompts = [record["prompt"] for record in records]
-            outputs = generation.generate(
-                model, tokenizer, prompts, settings, grammar=grammars[decoding], progress=decoding
-            )
+            outputs = generation.generate(model, tokenizer, prompts, settings, grammar=grammars, progress=decoding)
             scores = scoring.judge(outputs, records, tools)
             by_tool = {ALL: [score["exact_call"] for score in scores]}
             for row, score in zip(asked, scores, strict=True):
@@ -71,7 +70,7 @@ def table(results):
     columns = [tool for tool in tools if tool != ALL] + [ALL]
     rows = ["| exact calls | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for model, seeds in results.items():
-        for decoding in DECODING:
+        for decoding in seeds[0]:
             means = [sum(found[decoding][tool] for found in seeds) / len(seeds) for tool in columns]
             name = model if decoding == "free" else f"{model}, {decoding}"
             rows.append(f"| {name} | " + " | ".join(f"{mean:.1%}" for mean in means) + " |")

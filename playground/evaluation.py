@@ -110,6 +110,9 @@ def greedy_cell(records, rows, scores, samples):
     cell["failures"] = dict(Counter(s["failure"] for s in scores if s["failure"]).most_common())
     cell["confusion"] = statistics.confusion(records, scores)
     cell["by_tool"] = statistics.precision_recall(cell["confusion"])
+    asks = [s["exact_call"] for s, record in zip(scores, records, strict=True) if "asks" in record.get("meta", {})]
+    if asks:  # requests that lack an argument, so that the right call is a question
+        cell["asks_back"] = {"n": len(asks), "exact_call": statistics.interval(asks, samples)}
     return cell
 
 
@@ -130,12 +133,12 @@ def differences(scores, samples):
     """[{"from", "to", metric: interval}]: what each step of the story changed, on the same requests.
 
     scores: {model: {decoding: [score, ...]}} of one split, in the story's order. A step is the next model under
-    the same decoding, or the same model once it is constrained.
+    the same decoding, or the same model under the next decoding.
     """
     names, steps = list(scores), []
     for before, after in itertools.pairwise(names):
         steps += [((before, decoding), (after, decoding)) for decoding in scores[before]]
-    steps += [((name, "free"), (name, "constrained")) for name in names]
+    steps += [((name, one), (name, next_one)) for name in names for one, next_one in itertools.pairwise(scores[name])]
     rows = []
     for before, after in steps:
         pair = [scores[name][decoding] for name, decoding in (before, after)]

@@ -4,7 +4,6 @@ import inspect
 import sys
 from dataclasses import dataclass
 
-import tools as toolbox
 from playground import memory, models, parallel, prompting
 from playground.artifacts import UserError
 
@@ -27,31 +26,14 @@ class Completion:
     forward_passes: int
 
 
-def grammar_of(schema, tokenizer, place):
-    """The Grammar (playground.grammar) of what a model is to write: values of a JSON schema, spaced as in training.
-
-    Raises UserError for a schema that the grammar cannot promise to meet, naming `place`, where it is from.
-    """
-    from playground import grammar
-
-    try:
-        return grammar.compile_schema(schema, tokenizer, leading_space=not tokenizer.chat_template)
-    except grammar.UnsupportedSchema as error:
-        raise UserError(f"{place}: {error}; change the schema, or decode freely.") from None
-
-
-def grammar_of_calls(tools, tokenizer):
-    """The Grammar of all valid calls to `tools`."""
-    return grammar_of(toolbox.call_schema(tools), tokenizer, "the tools' schemas")
-
-
 def generate(
     model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
 ):
     """One Completion for each prompt (a record's `prompt`, or token ids), in their order.
 
-    With `grammar`, only tokens that keep the text completable within `generate.max_new_tokens` are allowed,
-    so each text is in the grammar's language; jump_ahead: what the grammar forces is not asked of the model.
+    With `grammar`, a Grammar or a function that makes one of a prompt, only tokens that keep the text completable
+    within `generate.max_new_tokens` are allowed, so each text is in the grammar's language; jump_ahead: what the
+    grammar forces is not asked of the model.
     temperature and seed: the recipe's where None; temperature 0
     is greedy. progress: a tqdm description; no bar where None. Several processes that work as one answer a share of
     the prompts each, and all get all completions.
@@ -62,11 +44,15 @@ def generate(
     from playground.grammar import TooManyWays
 
     settings = recipe["generate"]
-    if grammar and grammar.start.tokens_missing > settings["max_new_tokens"]:
-        raise UserError(
-            f"generate.max_new_tokens is {settings['max_new_tokens']}: the shortest valid text needs "
-            f"{grammar.start.tokens_missing} tokens."
-        )
+
+    def begin_text(prompt):
+        matcher = (grammar(prompt) if callable(grammar) else grammar).matcher()
+        if matcher.min_tokens_to_complete > settings["max_new_tokens"]:
+            raise UserError(
+                f"generate.max_new_tokens is {settings['max_new_tokens']}: the shortest valid text needs "
+                f"{matcher.min_tokens_to_complete} tokens."
+            )
+        return matcher
 
     def encode(prompt):
         return prompting.encode_prompt(prompt, tokenizer) if isinstance(prompt, str) else prompt
@@ -88,7 +74,7 @@ def generate(
         with bar, memory.enough("generate.batch_size", settings["batch_size"]):
             for begin in range(0, len(order), settings["batch_size"]):
                 rows = order[begin : begin + settings["batch_size"]]
-                matchers = [grammar.matcher() for _ in rows] if grammar else None
+                matchers = [begin_text(prompts[i]) for i in rows] if grammar else None
                 batch = [encoded[i] for i in rows]
                 limit = settings["max_new_tokens"]
                 try:

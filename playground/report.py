@@ -76,24 +76,26 @@ def plot_curves(path, curves, x_label):
 
 
 def draw_ladder(cells, bars="95% intervals"):
-    """What each stage adds: three metrics by model, free (open) and constrained (filled), with error bars.
+    """What each stage adds: three metrics by model and decoding, with error bars.
 
     cells: {model: {decoding: cell}} of one split, as metrics.json has it. bars: what the error bars are.
     """
     figure, axes = _figure(10, 3.4, len(STEPS))
     for axis, (title, metric) in zip(axes, STEPS.items(), strict=True):
         for place, (model, decodings) in enumerate(cells.items()):
-            for shift, (decoding, cell) in zip((-0.13, 0.13), decodings.items(), strict=False):
+            for shift, (decoding, cell) in zip((-0.2, 0, 0.2), decodings.items(), strict=False):
                 bar = cell[metric]
                 errors = [[bar["value"] - bar["low"]], [bar["high"] - bar["value"]]]
-                fill = colour(model) if decoding == "constrained" else "none"
-                axis.errorbar(place + shift, bar["value"], yerr=errors, color=colour(model), marker="o", markersize=7,
-                              markerfacecolor=fill, capsize=3, linestyle="none")  # fmt: skip
+                fill = "none" if decoding == "free" else colour(model)
+                marker = "D" if decoding == "grounded" else "o"
+                axis.errorbar(place + shift, bar["value"], yerr=errors, color=colour(model), marker=marker,
+                              markersize=6, markerfacecolor=fill, capsize=3, linestyle="none")  # fmt: skip
         axis.set_xticks(range(len(cells)), cells)
         axis.set(title=title, ylim=(-0.03, 1.05), xlim=(-0.6, len(cells) - 0.4))
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("share of requests")
-    figure.supxlabel(f"model; open circle: free decoding, filled: constrained; bars: {bars}", fontsize=9)
+    said = f"model; open circle: free decoding, filled: constrained, diamond: grounded; bars: {bars}"
+    figure.supxlabel(said, fontsize=9)
     return figure
 
 
@@ -214,6 +216,14 @@ def sampled_rows(cells):
     ]  # fmt: skip
 
 
+def asking_rows(cells):
+    """Of requests that lack an argument: how often the model asks for it, as it should."""
+    return [
+        {"": row_name(model, decoding), "asks back": rate(cell["asks_back"]["exact_call"]), "n": cell["asks_back"]["n"]}
+        for model, decodings in cells.items() for decoding, cell in decodings.items() if "asks_back" in cell
+    ]  # fmt: skip
+
+
 def difference_rows(differences):
     return [
         {"step": f"{row['from']} → {row['to']}",
@@ -241,12 +251,15 @@ def write(folder, metrics, settings):
         for figure, what in zip(figures, FIGURES, strict=True):
             save(figure, folder / f"{split}_{what}.png")
         sampled, steps = sampled_rows(cells), difference_rows(metrics["differences"][split])
+        asked = asking_rows(cells)
+        asking = [f"## {split}: requests that lack an argument", "", table(asked, list(asked[0])), ""] if asked else []
         lines += [
             "" if split == "test" else f"\n## {split}", "",
             table(grid_rows(cells, True), ["", *SHOWN, "ms a call"]), "",
             f"{_n(cells)} requests of {split}.", "", f"![what each stage adds]({split}_ladder.png)", "",
             f"## {split}: what each step changed, request by request", "", table(steps, list(steps[0])), "",
             f"## {split}: with sampling", "", table(sampled, list(sampled[0])), "",
+            *asking,
             f"## {split}: how the wrong outputs are wrong", "", f"![kinds of failure]({split}_failures.png)", "",
             f"![which tool was called]({split}_confusion.png)", "",
         ]  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from conftest import embedded_tokenizer, save_random_model
 
 import tools as toolbox
-from playground import artifacts, generation, learner, models, parallel, prompting, recipe
+from playground import artifacts, decoding, generation, learner, models, parallel, prompting, recipe
 from playground.errors import UserError
 from playground.generation import Completion
 from playground.sources import templates
@@ -80,7 +80,7 @@ def texts_of(model, tokenizer, folder):
     """The model's answers to five requests, free and constrained."""
     settings = settings_for(folder, generate={"max_new_tokens": 60, "batch_size": 2})
     prompts = [f"Weather in {city}?" for city in CITIES]
-    grammar = generation.grammar_of_calls(toolbox.load_tools(), tokenizer)
+    grammar = decoding.grammars_of_calls(toolbox.load_tools(), tokenizer, "grounded")
     return [
         [done.text for done in generation.generate(model, tokenizer, prompts, settings, constraint)]
         for constraint in (None, grammar)

@@ -171,9 +171,9 @@ def test_jumping_ahead_writes_the_same_calls_with_fewer_passes(sequence):
     found = metrics(sequence[0], "05_constrained")
     assert found["same_text_with_and_without_jumps"] >= 0.5  # of four requests, by a model that has hardly learned
     for cells in (found["base"], found["sft"]):
-        assert cells["constrained"]["schema_validity"] == cells["constrained, no jumps"]["schema_validity"] == 1.0
-        passes = [cells[name]["forward_passes_per_call"] for name in ("constrained", "constrained, no jumps")]
-        assert passes[0] < passes[1]
+        assert cells["constrained"]["schema_validity"] == cells["grounded"]["schema_validity"] == 1.0
+    passes = [found["sft"][name]["forward_passes_per_call"] for name in ("grounded", "grounded, no jumps")]
+    assert passes[0] < passes[1]
 
 
 def test_one_request_can_be_watched_under_the_grammar(sequence, tmp_path):

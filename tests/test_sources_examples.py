@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 import tools as toolbox
-from playground import artifacts, recipe, sources
+from playground import artifacts, decoding, prompting, recipe, sources
 from playground.artifacts import UserError
 from playground.exchange import Exchange
 from playground.sources import examples, slots
@@ -306,12 +306,10 @@ def test_examples_may_also_be_in_the_projects_own_form(tmp_path):
 
 
 def test_the_grammar_knows_the_three_tools(tokenizer):
-    from playground import generation
-
-    grammar = generation.grammar_of_calls(TOOLS, tokenizer)
+    grammar = decoding.grammar_of(toolbox.call_schema(TOOLS), tokenizer, "tools")
     for row in artifacts.read_jsonl(HELD_OUT)[::7]:
         matcher = grammar.matcher()
-        for token in toolbox.encode_completion(toolbox.to_json(row["call"]), tokenizer)[:-1]:
+        for token in prompting.encode_completion(toolbox.to_json(row["call"]), tokenizer)[:-1]:
             assert matcher.mask(300)[token]
             matcher.accept(token)
         assert matcher.is_complete

@@ -41,7 +41,7 @@ class LocalTeacher:
     block, workers = 64, 1
 
     def __init__(self, recipe, tools, labelled):
-        from playground import generation
+        from playground import decoding
 
         self.recipe, self.tools, self.schema = recipe, tools, toolbox.call_schema(tools)
         self.tokenizer, self.model, self.files, tuned = load_model(recipe["teacher"]["model"], recipe)
@@ -49,7 +49,7 @@ class LocalTeacher:
         count = recipe["teacher"]["demonstrations"]
         count = (0 if tuned else DEMONSTRATIONS) if count is None else count
         self.examples = prompting.pick_examples(labelled, count, recipe["seed"])
-        self.grammar = generation.grammar_of_calls(tools, self.tokenizer)
+        self.grammar = decoding.grammar_of(self.schema, self.tokenizer, "the tools' schemas")
 
     def question(self, prompts, index):
         settings = self.recipe["teacher"]
