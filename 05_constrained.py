@@ -116,12 +116,13 @@ def one_request(settings, options, tools):
     else:
         compiled = decoding.grammars_of_calls(tools, tokenizer, "grounded")(options.prompt)
     steps, text = trace(model, tokenizer, options.prompt, compiled, settings)
-    if options.trace:
-        show_steps(steps)
-        with artifacts.stage(settings, "05_trace", base_model=base) as artifact:
-            page.write_trace(artifact.path, options.prompt, steps, text)
-        print(f"Written: {artifact.final / 'trace.html'}")
-    print(text)
+    if not options.trace:
+        print(text)
+        return
+    show_steps(steps)
+    with artifacts.stage(settings, "05_trace", base_model=base) as artifact:
+        page.write_trace(artifact.path, options.prompt, steps, text)
+    print(f"{text}\nWritten: {artifact.final / 'trace.html'}")
 
 
 # ---- free, constrained, grounded

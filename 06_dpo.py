@@ -124,7 +124,7 @@ def with_given(pairs, given, tokenizer, dpo):
     places = max(dpo["max_pairs"] // 2, dpo["max_pairs"] - len(pairs))
     given = [
         pair_of(row, "given", "given with the data", row["chosen"], row["rejected"],
-                toolbox.encode_completion(row["rejected"], tokenizer))
+                prompting.encode_completion(row["rejected"], tokenizer))
         for row in given[:places]
     ]  # fmt: skip
     return parallel.even([*given, *pairs[: dpo["max_pairs"] - len(given)]])
@@ -153,7 +153,8 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
 
     disable_progress_bars()
     dpo = settings["dpo"]
-    learning_rate = sft["learning_rate"] if dpo["learning_rate"] is None else dpo["learning_rate"]
+    # Half of stage 03's for half as many records in a batch, where the recipe names none.
+    learning_rate = sft["learning_rate"] / 2 if dpo["learning_rate"] is None else dpo["learning_rate"]
 
     class EncodedDPOTrainer(parallel.WholeBatches, DPOTrainer):
         def _prepare_dataset(self, dataset, *_):

@@ -3,13 +3,11 @@
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
     python -m playground.report readme
 
-Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), then DPO,
-PPO and the evaluation once more without the requests that have no label, and writes bench/seeds.json, from which the
-second command fills the marked places of README.md.
+Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), and writes
+bench/seeds.json, from which the second command fills the marked places of README.md.
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,44 +17,38 @@ from playground import artifacts, readme, scoring, statistics
 
 SCRIPTS = sorted(readme.ROOT.glob("0*.py"))
 TRAINING = ("03_finetune", "06_dpo", "07_ppo")
-LABELLED = ("--set", "dpo.unlabelled=0", "--set", "ppo.unlabelled_share=0")
+# What is compared request by request: {name: (model and decoding before, after)}.
+STEPS = {
+    "constrained, beside free": (("sft", "free"), ("sft", "constrained")),
+    "grounded, beside constrained": (("sft", "constrained"), ("sft", "grounded")),
+    "DPO, beside SFT": (("sft", "free"), ("dpo", "free")),
+    "PPO, beside SFT": (("sft", "free"), ("ppo", "free")),
+    "PPO, beside DPO": (("dpo", "free"), ("ppo", "free")),
+    "PPO grounded, beside PPO": (("ppo", "free"), ("ppo", "grounded")),
+}
 RESAMPLES = 10_000
 
 
 def run_seed(seed, options):
     """The output folder of one seed, with every stage in it."""
     output_dir = Path(options.out) / f"seed-{seed}"
-    return run_stages(output_dir, SCRIPTS, seed, options)
-
-
-def run_labelled(run, seed, options):
-    """The output folder of DPO and PPO on labelled requests alone, from the same fine-tuned model."""
-    output_dir = run.with_name(f"{run.name}-labelled")
-    for stage in ("02_create_dataset", "03_finetune"):
-        if not (output_dir / stage).exists():
-            shutil.copytree(run / stage, output_dir / stage)
-    scripts = (readme.ROOT / f"{stage}.py" for stage in ("06_dpo", "07_ppo", "08_evaluate"))
-    return run_stages(output_dir, scripts, seed, options, LABELLED)
-
-
-def run_stages(output_dir, scripts, seed, options, settings=()):
-    flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags, *settings]
-    for script in scripts:
+    flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags]
+    for script in SCRIPTS:
         if not (output_dir / script.stem).exists():
             subprocess.run([sys.executable, script, *flags], cwd=readme.ROOT, check=True)
     return output_dir
 
 
-def exact(output_dir, split, model):
-    """{record id: 1.0 where the free greedy call is exact}."""
+def exact(output_dir, split, model, decoding):
+    """{record id: 1.0 where the greedy call is exact}."""
     rows = artifacts.read_jsonl(output_dir / "08_evaluate" / "predictions.jsonl")
-    asked = {"split": split, "model": model, "decoding": "free", "sampling": "greedy"}
+    asked = {"split": split, "model": model, "decoding": decoding, "sampling": "greedy"}
     return {row["id"]: float(row["failure"] is None) for row in rows if asked.items() <= row.items()}
 
 
-def paired(runs, split, model, start="sft"):
-    """The `paired_difference` of a model's exact calls to those of start, each request's mean over the runs."""
-    before, after = ([exact(run, split, name) for run in runs] for name in (start, model))
+def paired(runs, split, *step):
+    """The `paired_difference` of the exact calls of two (model, decoding), each request's mean over the runs."""
+    before, after = ([exact(run, split, *side) for run in runs] for side in step)
     means = [[sum(one[key] for one in side) / len(runs) for key in before[0]] for side in (before, after)]
     return statistics.paired_difference(*means, RESAMPLES)
 
@@ -69,7 +61,6 @@ def main():
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
-    labelled = [run_labelled(run, seed, options) for run, seed in zip(runs, options.seeds, strict=True)]
     grids = [artifacts.read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
     manifests = [{path.stem: artifacts.read_manifest(run, path.stem) for path in SCRIPTS} for run in runs]
     training = [{stage: artifacts.read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
@@ -93,11 +84,7 @@ def main():
             for split, cells in grids[0].items()
         },
         "differences": {
-            split: {
-                f"{model}{suffix}": paired(which, split, model)
-                for model in ("dpo", "ppo")
-                for suffix, which in (("", runs), (", labelled requests alone", labelled))
-            } | {"ppo, beside DPO": paired(runs, split, "ppo", "dpo")}
+            split: {name: paired(runs, split, *step) for name, step in STEPS.items()}
             for split in grids[0]
         },
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},

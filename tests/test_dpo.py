@@ -60,7 +60,7 @@ def test_pairs_that_came_with_the_data_take_up_to_half_of_the_places_or_what_is_
     found = stage.with_given(pairs, rows, tokenizer, {"max_pairs": 8})
     assert (sum(pair["kind"] == "given" for pair in found), sum(pair["kind"] == "prose" for pair in found)) == expected
     if given:
-        assert found[0]["rejected_ids"] == toolbox.encode_completion(WRONG, tokenizer)
+        assert found[0]["rejected_ids"] == prompting.encode_completion(WRONG, tokenizer)
 
 
 def collect(monkeypatch, drawn, **dpo):
@@ -120,8 +120,8 @@ def test_of_checkpoints_with_as_many_exact_calls_the_one_with_more_valid_json_is
     assert max(rows, key=stage.quality) == rows[1]
 
 
-@pytest.mark.parametrize(("own", "used"), [(None, 2e-4), (1e-3, 1e-3)])
-def test_the_optimizer_and_where_none_is_given_the_learning_rate_are_stage_03s(tmp_path, own, used):
+@pytest.mark.parametrize(("own", "used"), [(None, 1e-4), (1e-3, 1e-3)])
+def test_the_optimizer_is_stage_03s_and_where_none_is_given_half_its_learning_rate(tmp_path, own, used):
     settings = recipe.load(None, [("dpo.learning_rate", own)])
     tokenizer, model = models.load_tokenizer(models.EMBEDDED), models.load_model(models.EMBEDDED, settings)
     pairs = [stage.pair_of({**RECORD, "id": "t"}, "wrong value", "test", RIGHT, WRONG, [1, 2])]

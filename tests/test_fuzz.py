@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import embedded_tokenizer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from test_sources_formats import EXAMPLES, places, replaced
@@ -26,6 +27,7 @@ import tools as toolbox
 from playground import grammar, recipe
 from playground.artifacts import UserError
 from playground.grammar.schema import build
+from playground.grammar.vocabulary import vocabulary_of
 from playground.sources import records
 from playground.sources.writing import InvalidRecord, Writer
 
@@ -97,7 +99,7 @@ def read_tool_file(entries, value, args):
     toolbox.signatures(tools)
     Writer(tools)
     try:
-        build(toolbox.call_schema(tools))
+        build(toolbox.call_schema(tools), vocabulary_of(embedded_tokenizer()))
     except grammar.UnsupportedSchema:
         return
 
@@ -117,7 +119,7 @@ def read_recipe(value, data):
 
 def read_schema(schema):
     try:
-        build(schema)
+        build(schema, vocabulary_of(embedded_tokenizer()))
     except grammar.UnsupportedSchema as error:
         assert len(str(error)) < 3000
 

@@ -47,10 +47,12 @@ json_values = st.recursive(
 )
 args = st.dictionaries(st.sampled_from(["to", "subject", "city", "expression", "message", "x"]), json_values | texts)
 any_call = st.fixed_dictionaries({"tool": st.sampled_from([*TOOLS, "fax"]), "args": args})
+addresses = st.sampled_from(["jo@fjord.no", "zoë.a+b@x.co.uk"])
+expressions = st.sampled_from(["2 * 3", "2*3", "sqrt(16) - (1 + 2) / 3"])
 reference = st.one_of(
-    st.builds(lambda to, subject: {"tool": "send_email", "args": {"to": to, "subject": subject}}, texts, texts),
+    st.builds(lambda to, subject: {"tool": "send_email", "args": {"to": to, "subject": subject}}, addresses, texts),
     st.builds(lambda message: {"tool": "respond", "args": {"message": message}}, texts),
-    st.builds(lambda expression: {"tool": "calculator", "args": {"expression": expression}}, texts | st.just("2 * 3")),
+    st.builds(lambda expression: {"tool": "calculator", "args": {"expression": expression}}, expressions),
 ).map(toolbox.to_json)
 any_output = st.one_of(
     texts,
