@@ -52,6 +52,7 @@ def _machine():
     parts = [platform.machine(), f"{os.cpu_count()} cores"]
     if torch := sys.modules.get("torch"):
         parts.append(f"{torch.get_num_threads()} threads")
+        parts.append(torch.backends.cpu.get_cpu_capability())
         if torch.cuda.is_available():
             parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
