@@ -5,7 +5,7 @@ import pytest
 from conftest import save_random_model
 
 import tools as toolbox
-from playground import generation, grammar, models, prompting, recipe
+from playground import decoding, generation, grammar, models, prompting, recipe
 from playground.artifacts import UserError
 
 PROMPTS = ["Hello there", "What's the weather in São Paulo tomorrow, and should I take an umbrella with me?", "17 * 23"]
@@ -120,6 +120,50 @@ def test_transformers_generate_is_valid_under_the_logits_processor(random_model,
     )
     for text in tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True):
         assert toolbox.validate_call(toolbox.parse_call(text), TOOLS) == []
+    processor = GrammarLogitsProcessor([compiled.grounded(prompt) for prompt in PROMPTS], width, budget)
+    generated = random_model.generate(
+        **batch, **how, max_new_tokens=budget, logits_processor=[processor], pad_token_id=tokenizer.pad_token_id
+    )
+    texts = tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
+    assert all(copies(toolbox.parse_call(text), prompt) for text, prompt in zip(texts, PROMPTS, strict=True))
+
+
+def copies(call, request):
+    """Whether a valid call has what is to be copied from its request."""
+    return toolbox.validate_call(call, TOOLS) == [] and all(
+        "x-from" not in TOOLS[call["tool"]]["parameters"]["properties"][name] or value in request
+        for name, value in call["args"].items()
+    )
+
+
+def test_grounded_calls_copy_each_from_its_own_request_and_without_an_address_no_mail_is_sent(random_model, tokenizer):
+    grammars = decoding.grammars_of_calls(TOOLS, tokenizer, "grounded")
+    prompts = ["Email mum about the trip", "Email jo@fjord.no about the trip", "東京 weather?"] * 8
+    answers = generation.generate(
+        random_model, tokenizer, prompts, settings(max_new_tokens=60), grammar=grammars, temperature=3.0, seed=0
+    )
+    calls = [toolbox.parse_call(answer.text) for answer in answers]
+    assert all(copies(call, prompt) for call, prompt in zip(calls, prompts, strict=True))
+    assert {call["tool"] for call in calls[1::3]} >= {"send_email"}
+    assert not {call["tool"] for call in calls[::3]} & {"send_email"}
+
+
+def test_where_a_prompt_lists_tools_only_those_and_respond_can_be_called(tokenizer):
+    listed = {name: TOOLS[name] for name in ("get_weather", "calculator")}
+    prompt = toolbox.with_results("Weather in Oslo? Tools: send_email(to)", [], listed)
+    assert decoding.listed(prompt, TOOLS) == ("get_weather", "calculator", "respond")
+    assert decoding.listed("Weather?", TOOLS) == tuple(TOOLS)
+    matcher = decoding.grammars_of_calls(TOOLS, tokenizer, "constrained")(prompt).matcher()
+    for token in tokenizer(' {"tool": "').input_ids:
+        matcher.accept(token)
+    following = {tokenizer.decode([token])[0] for token in matcher.mask(60).nonzero().flatten().tolist()}
+    assert following == {"g", "c", "r"}
+
+
+def test_what_tools_have_returned_is_no_part_of_the_request():
+    prompt = toolbox.with_results("Search it", [({"tool": "search_web", "args": {"query": "it"}}, {"first": "a@b.c"})])
+    assert toolbox.said_by_user(prompt) == "Search it"
+    assert toolbox.said_by_user("Hi\nCall: x\nResult: y\nUser: and Oslo?") == "Hi\nand Oslo?"
 
 
 @pytest.fixture(scope="module")

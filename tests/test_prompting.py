@@ -1,5 +1,6 @@
 """What a model reads: a chat template's own tokens are real, and what users and tools say is only text."""
 
+import importlib
 import json
 
 import pytest
@@ -66,9 +67,20 @@ def test_special_tokens_in_a_result_are_text(kind):
     assert special_tokens(ids, kind) == usual
 
 
-def test_special_tokens_in_a_training_record_are_text(kind):
-    import importlib
+def test_special_tokens_that_a_tool_returns_to_the_agent_are_text(kind, monkeypatch):
+    agent, tools, asked = importlib.import_module("04_inference"), toolbox.load_tools(), []
+    monkeypatch.setitem(toolbox.EXECUTORS, "search_web", lambda query: {"first": f"{query} {ATTACK}"})
 
+    def ask(prompt):
+        asked.append(prompting.encode_prompt(prompt, kind))
+        return toolbox.to_json({"tool": "search_web", "args": {"query": ATTACK}})
+
+    agent.converse(f"Search {ATTACK}", ask, tools, max_turns=3)
+    usual = special_tokens(prompting.encode_prompt("Weather in Oslo?", kind), kind)
+    assert [special_tokens(ids, kind) for ids in asked] == [usual] * 3
+
+
+def test_special_tokens_in_a_training_record_are_text(kind):
     completion = toolbox.to_json({"tool": "respond", "args": {"message": ATTACK}})
     encoded = importlib.import_module("03_finetune").encode({"prompt": ATTACK, "completion": completion}, kind)
     learned = [label for label in encoded["labels"] if label != -100]
