@@ -219,7 +219,8 @@ def sampled_rows(cells):
 def asking_rows(cells):
     """Of requests that lack an argument: how often the model asks for it, as it should."""
     return [
-        {"": row_name(model, decoding), "asks back": rate(cell["asks_back"]["exact_call"]), "n": str(cell["asks_back"]["n"])}
+        {"": row_name(model, decoding), "asks back": rate(cell["asks_back"]["exact_call"]),
+         "n": str(cell["asks_back"]["n"])}
         for model, decodings in cells.items() for decoding, cell in decodings.items() if "asks_back" in cell
     ]  # fmt: skip
 

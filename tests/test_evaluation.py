@@ -59,6 +59,7 @@ def test_requests_are_spread_over_a_split():
 def evaluated():
     """metrics, rows and splits of two models on two requests, one of the outputs being hostile."""
     records = [{"id": str(i), "prompt": f"Oslo {i}? {ATTACK}", "completion": RIGHT} for i in range(2)]
+    records[1]["meta"] = {"asks": "city"}
     rows, scores, grid = [], {}, {"test": {}}
     for model, outputs in {"base": [ATTACK, ""], "sft": [RIGHT, ATTACK + RIGHT]}.items():
         for decoding in ("free", "constrained"):
@@ -85,6 +86,12 @@ def report_folder(tmp_path):
     report.write(tmp_path, metrics, settings)
     page.write(tmp_path, metrics, rows, splits, settings)
     return tmp_path
+
+
+def test_requests_that_lack_an_argument_are_counted_apart(report_folder):
+    said = (report_folder / "report.md").read_text()
+    assert "## test: requests that lack an argument" in said
+    assert [row["n"] for row in report.asking_rows(evaluated()[0]["splits"]["test"])] == ["1"] * 4
 
 
 def test_a_cell_counts_costs_kinds_and_samples():
