@@ -164,41 +164,35 @@ class Choice(Node):
         return (min(self.parts, key=lambda part: part.size),)
 
 
-class Rule(Node):
+class StandIn(Node):
+    """Stands for the one node in `parts`."""
+
+    def measured(self):
+        return self.parts[0].size
+
+    def ways(self):
+        return (self.parts,)
+
+    @property
+    def best(self):
+        return self.parts
+
+
+class Rule(StandIn):
     """A name for a node that is not yet made, so that a schema can contain itself."""
 
     def define(self, node):
         self.parts = (node,)
 
-    def measured(self):
-        return self.parts[0].size
-
-    def ways(self):
-        return (self.parts,)
-
-    @property
-    def best(self):
-        return self.parts
-
 
 NEVER = Choice(())
 
 
-class Copied(Node):
+class Copied(StandIn):
     """A value that is copied from a request: `plain` while there is none, then what find(request) makes (spans.py)."""
 
     def __init__(self, plain, find):
         self.parts, self.find = (plain,), find
-
-    def measured(self):
-        return self.parts[0].size
-
-    def ways(self):
-        return (self.parts,)
-
-    @property
-    def best(self):
-        return self.parts
 
 
 class Repeat(Node):
