@@ -1,45 +1,30 @@
 """Stage 06: direct preference optimization (DPO, arXiv:2305.18290). Learn from one's own mistakes.
 
     python 06_dpo.py
-    python 06_dpo.py --set dpo.unlabelled=0      # pairs from labelled requests only
     accelerate launch --config_file configs/accelerate/gpus.yaml 06_dpo.py       # see docs/scaling.md
 
-SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers requests, with sampling,
-and a wrong answer is paired with the right one. The requests are new to it (feedback.jsonl): to those that
-it has learned from it makes too few mistakes. Where there are none, it is training's, with other arguments. For
-requests that nobody has labelled (rl.jsonl) a checker ranks several samples instead: a call that is valid, executes and
-takes its arguments from the request is better than one that is not. Checking is cheaper than labelling. DPO then
-raises the probability of the chosen completion over the rejected one, relative to the model it started from
-(the reference), with no reward model and no sampling during training:
+SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers requests that it has not
+learned from, with sampling, and every call is executed. An answer with another outcome than the wanted one is
+*rejected*; what is *chosen* over it is the right call where somebody has given it (feedback.jsonl), else another
+sample that did bring about the outcome (rl.jsonl). Training raises the probability of the chosen answer over the
+rejected one, relative to the model it started from (the reference): `dpo_loss`, below.
 
-    loss = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))])
-
-DPO alone is content when both probabilities fall and the rejected one falls faster, so the chosen
-completion's own negative log-likelihood is added to the loss.
-
-A few hundred pairs move much in the model that they say nothing about. So the model that counts has weights between
-those of the start and the trained ones (dpo.merge; WiSE-FT, arXiv:2109.01903): what the pairs agree on survives that,
-most of the rest does not.
-
-After every epoch that model answers the validation requests, greedily as at the start. The checkpoint with the
-most exact calls is kept, of equals the one with more valid JSON; where none is better than the model that training
-started from, that one is.
+After every epoch the model answers the validation requests, greedily as at the start. The checkpoint with the most
+exact calls is kept, of equals the one with more valid JSON; where none is better than the start, the start.
 
 Writes outputs/06_dpo/: pairs.jsonl, the model, metrics.json, log.jsonl, dpo.png, manifest.json. Next: 07_ppo.py
 """
 
 import collections
 import copy
-import itertools
 import math
 import random
 import time
 from functools import partial
 
 import tools as toolbox
-from playground import artifacts, checking, negatives, parallel, prompting, recipe, scoring, tracking
+from playground import artifacts, parallel, prompting, recipe, scoring, tracking
 from playground.artifacts import UserError
-from playground.exchange import Exchange
 
 STAGE = "06_dpo"
 LOGGED = {
@@ -53,86 +38,59 @@ MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
 LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
 
-def draw_samples(model, tokenizer, rows, count, settings, temperature, progress):
-    """Yield (row, completions): `count` sampled answers to each request."""
+def dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
+    """DPO's loss of each pair (arXiv:2305.18290, eq. 7), as TRL's trainer computes it below.
+
+    The four are log-probabilities of whole answers, under the model and under the reference, (pairs,). The bracket is
+    how much further than the reference the model prefers the chosen answer: the loss falls as it grows.
+    """
+    import torch
+
+    margin = (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -torch.nn.functional.logsigmoid(beta * margin)
+
+
+# ---- the pairs
+
+
+def find_pair(request, samples, tools):
+    """{"prompt", "chosen", "rejected", ...}: the first sample with the wrong outcome, and what should have been said.
+
+    None where all samples are right, or none is and nobody has said what would be.
+    """
+    judged = [scoring.judge_outcome(sample.text, sample.ended, request, tools) for sample in samples]
+    right = [sample.text.strip() for sample, rungs in zip(samples, judged, strict=True) if rungs["outcome"]]
+    wrong = [(sample, rungs) for sample, rungs in zip(samples, judged, strict=True) if not rungs["outcome"]]
+    chosen = request.get("completion") or next(iter(right), None)
+    if not wrong or chosen is None:
+        return None
+    rejected, rungs = wrong[0]
+    kind = next(f"not the right {name}" for name, reached in rungs.items() if not reached)
+    return {"id": request["id"], "kind": kind, "source": "label" if "completion" in request else "samples",
+            "prompt": request["prompt"], "chosen": chosen,
+            "rejected": rejected.text, "rejected_ids": rejected.token_ids}  # fmt: skip
+
+
+def collect_pairs(model, tokenizer, requests, given, tools, settings):
+    """At most `dpo.max_pairs` pairs, one a request, and those that came with imported data (stage 02's pairs.jsonl),
+    which may take half of the places."""
     from playground import generation
 
-    prompts = [row["prompt"] for row in rows for _ in range(count)]
-    completions = generation.generate(model, tokenizer, prompts, settings, temperature=temperature, progress=progress)
-    for i, row in enumerate(rows):
-        yield row, completions[i * count : (i + 1) * count]
-
-
-def pair_of(row, kind, source, chosen, rejected, rejected_ids):
-    return {"id": row["id"], "kind": kind, "source": source, "prompt": row["prompt"],
-            "chosen": chosen, "rejected": rejected, "rejected_ids": rejected_ids}  # fmt: skip
-
-
-def find_mistakes(record, samples, tools):
-    """A pair for each wrong sample of a labelled request: its record's call over what the model wrote."""
-    for sample, judged in zip(samples, scoring.judge(samples, [record] * len(samples), tools), strict=True):
-        if judged["failure"]:
-            source = "sampled, labelled"
-            yield pair_of(record, judged["failure"], source, record["completion"], sample.text, sample.token_ids)
-
-
-def rank_samples(request, samples, checker):
-    """At most one pair for a request without a label: the best sample, if it is sure and another says the same, over
-    the worst."""
-    checks = {sample.text.strip(): checker.check(sample.text, request["prompt"]) for sample in samples}
-    said = collections.Counter(sample.text.strip() for sample in samples)
-    score = {text: sum(found.values()) for text, found in checks.items()}
-    chosen = max(score, key=lambda text: (score[text], said[text]))
-    rejected = min(samples, key=lambda sample: score[sample.text.strip()])
-    worst = checks[rejected.text.strip()]
-    if said[chosen] > 1 and checking.is_sure(checks[chosen]) and score[chosen] > score[rejected.text.strip()]:
-        fault = next(name for name, value in worst.items() if value < checks[chosen][name])
-        source = "sampled, without label"
-        yield pair_of(request, f"not {fault}", source, chosen, rejected.text, rejected.token_ids)
-
-
-def collect_pairs(model, tokenizer, records, requests, tools, checker, settings):
-    """Preference pairs, at most one for each request and kind of mistake; a request always answered right gives none.
-
-    Fewer than `dpo.min_pairs`: the temperature is raised once, then hard negatives fill up.
-    """
-    dpo, pairs = settings["dpo"], {}
-    remedies = {dpo["temperature"]: f"sampling once more at {dpo['raised_temperature']}",
-                dpo["raised_temperature"]: "filling up with hard negatives"}  # fmt: skip
-    for temperature, remedy in remedies.items():
-        drawn = partial(draw_samples, model, tokenizer, settings=settings, temperature=temperature)
-        for row, samples in drawn(records, dpo["samples"], progress="sampling mistakes"):
-            for pair in find_mistakes(row, samples, tools):
-                pairs.setdefault((pair["id"], pair["kind"]), pair)
-        for row, samples in drawn(requests, dpo["unlabelled_samples"], progress="samples without labels"):
-            for pair in rank_samples(row, samples, checker):
-                pairs.setdefault((pair["id"], pair["kind"]), pair)
-        if len(pairs) >= dpo["min_pairs"]:
-            break
-        print(f"{len(pairs)} pairs at temperature {temperature}, under dpo.min_pairs ({dpo['min_pairs']}): {remedy}.")
-    pairs, rng = list(pairs.values()), random.Random(settings["seed"])
-    missing = max(0, dpo["min_pairs"] - len(pairs))
-    for record, wrong in itertools.islice(negatives.hard_negatives(records, rng), missing):
-        ids = prompting.encode_completion(wrong, tokenizer)
-        pairs.append(pair_of(record, "hard negative", "hard negative", record["completion"], wrong, ids))
-    rng.shuffle(pairs)
-    return parallel.even(pairs[: dpo["max_pairs"]])  # DPOTrainer needs as many in every process
-
-
-def with_given(pairs, given, tokenizer, dpo):
-    """The pairs, and those that came with imported data (stage 02's pairs.jsonl), which may take half of the places."""
-    places = max(dpo["max_pairs"] // 2, dpo["max_pairs"] - len(pairs))
+    dpo, count = settings["dpo"], settings["dpo"]["samples"]
+    prompts = [request["prompt"] for request in requests for _ in range(count)]
+    samples = generation.generate(
+        model, tokenizer, prompts, settings, temperature=dpo["temperature"], progress="sampling answers"
+    )
+    pairs = [find_pair(request, samples[i * count : (i + 1) * count], tools) for i, request in enumerate(requests)]
+    pairs = [pair for pair in pairs if pair]
+    random.Random(settings["seed"]).shuffle(pairs)
     given = [
-        pair_of(row, "given", "given with the data", row["chosen"], row["rejected"],
-                prompting.encode_completion(row["rejected"], tokenizer))
-        for row in given[:places]
+        {**row, "kind": "given", "source": "given with the data",
+         "rejected_ids": prompting.encode_completion(row["rejected"], tokenizer)}
+        for row in given[: max(dpo["max_pairs"] // 2, dpo["max_pairs"] - len(pairs))]
     ]  # fmt: skip
+    # DPOTrainer needs as many in every process.
     return parallel.even([*given, *pairs[: dpo["max_pairs"] - len(given)]])
-
-
-def quality(validation):
-    """By what a checkpoint is better than another."""
-    return validation["exact_call"], validation["format_correctness"]
 
 
 def encode(pair, tokenizer):
@@ -140,6 +98,14 @@ def encode(pair, tokenizer):
     chosen = prompting.encode_completion(pair["chosen"], tokenizer)
     prompt = prompting.encode_prompt(pair["prompt"], tokenizer)
     return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": pair["rejected_ids"]}
+
+
+def quality(validation):
+    """By what a checkpoint is better than another."""
+    return validation["exact_call"], validation["format_correctness"]
+
+
+# ---- the training
 
 
 def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch):
@@ -222,9 +188,8 @@ def main():
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
     train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
-    tools = toolbox.load_tools(paths["tools.json"])
-    labelled = artifacts.read_feedback(settings["output_dir"]) or train
-    pool, dpo = artifacts.read_requests(settings["output_dir"]), settings["dpo"]
+    tools, dpo = toolbox.load_tools(paths["tools.json"]), settings["dpo"]
+    requests = artifacts.read_requests(settings["output_dir"]) or train
     given_files = artifacts.later_files(settings["output_dir"], "pairs.jsonl")
     given = [row | {"completion": max(row["chosen"], row["rejected"], key=len)} for path in given_files
              for row in artifacts.read_records(path, ("id", "prompt", "chosen", "rejected"))]  # fmt: skip
@@ -246,18 +211,12 @@ def main():
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
-            rng = random.Random(settings["seed"])
-            exchange = Exchange(train, settings["sft"]["exchange_arguments"], settings["sft"]["exchange_words"])
-            records = fitting([exchange(record, rng) for record in labelled[: dpo["requests"]]])
-            requests = fitting(pool)[: dpo["unlabelled"]]
-            print(f"Sampling answers: {dpo['samples']} to each of {len(records)} labelled requests, "
-                  f"{dpo['unlabelled_samples']} to each of {len(requests)} others.")  # fmt: skip
-            checker = checking.Checker(train, tools)
-            pairs = collect_pairs(model, tokenizer, records, requests, tools, checker, settings)
-            pairs = with_given(pairs, fitting(given), tokenizer, dpo)
+            requests = fitting(requests[: dpo["requests"]])
+            print(f"Sampling {dpo['samples']} answers to each of {len(requests)} requests.")
+            pairs = collect_pairs(model, tokenizer, requests, fitting(given), tools, settings)
             artifacts.write_json(artifact / "pairs.json", pairs)
         if not pairs:
-            raise UserError("no answer was wrong and no argument can be swapped: raise dpo.temperature or dpo.samples.")
+            raise UserError("no request has both a right and a wrong answer: raise dpo.temperature or dpo.samples.")
         kinds = collections.Counter(pair["kind"] for pair in pairs)
         counts = "".join(f"\n{count:6} {kind}" for kind, count in kinds.most_common())
         print(f"{len(pairs)} pairs, by what is wrong with the rejected answer:{counts}")

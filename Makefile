@@ -52,10 +52,10 @@ $(OUT)/05_constrained/manifest.json: 05_constrained.py $(SHARED) $(GRAMMAR) $(OU
 $(OUT)/06_dpo/manifest.json: 06_dpo.py $(SHARED) $(OUT)/03_finetune/manifest.json
 	$(RUN) $< $(FLAGS)
 
-$(OUT)/07_ppo/manifest.json: 07_ppo.py $(SHARED) $(OUT)/06_dpo/manifest.json
+$(OUT)/07_ppo/manifest.json: 07_ppo.py $(SHARED) $(OUT)/03_finetune/manifest.json
 	$(RUN) $< $(FLAGS)
 
-$(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/page.html $(SHARED) $(GRAMMAR) $(OUT)/07_ppo/manifest.json
+$(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/page.html $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
 	$(RUN) $< $(FLAGS)
 	$(eval SHOWN := the table, by the script itself)
 

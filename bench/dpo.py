@@ -8,7 +8,7 @@ compared, because stage 06 adds the chosen completion's own.
 """
 
 import importlib
-import random
+import json
 import sys
 import tempfile
 import time
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import models, negatives, prompting, recipe
+from playground import models, prompting, recipe
 from playground.sources import templates
 
 stage = importlib.import_module("06_dpo")
@@ -25,10 +25,18 @@ PAIRS = 240
 
 
 def pairs_of(tokenizer):
-    records = list(templates.build_splits({"train": 2 * PAIRS}, toolbox.load_tools(), 0)["train"])
-    wrong = list(negatives.hard_negatives(records, random.Random(0)))[:PAIRS]
-    return [stage.pair_of(row, "hard negative", "bench", row["completion"], text,
-                          prompting.encode_completion(text, tokenizer)) for row, text in wrong]  # fmt: skip
+    """Pairs of a record's call and another record's to the same tool."""
+    records = list(templates.build_splits({"train": 4 * PAIRS}, toolbox.load_tools(), 0)["train"])
+    by_tool, pairs = {}, []
+    for row in records:
+        tool = json.loads(row["completion"])["tool"]
+        other = by_tool.get(tool)
+        by_tool[tool] = row
+        if other and other["completion"] != row["completion"] and len(pairs) < PAIRS:
+            ids = prompting.encode_completion(other["completion"], tokenizer)
+            pairs.append({"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"],
+                          "rejected_ids": ids})  # fmt: skip
+    return pairs
 
 
 def plain_trainer(pairs, settings, folder):

@@ -3,7 +3,7 @@
     python bench/ppo.py
 
 TRL's needs libraries of its time, so it gets a virtual environment of its own (.venv-trl-ppo, made once; skipped with
-a line where it cannot be installed). Both start from the embedded base model, with a value model of their own, and
+a line where it cannot be installed). Both start from the embedded base model, TRL's with a value model of its own, and
 answer the recipe's number of requests an update with LENGTH tokens, then learn from them in minibatches and epochs of
 the recipe's numbers, stage 07 in bfloat16 where the machine is fast at it. TRL's reward is a model, stage 07's a
 program. The first update of each is not timed.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import checking, learner, models, prompting, recipe
+from playground import generation, models, prompting, recipe
 from playground.sources import templates
 
 ROOT = Path(__file__).parents[1]
@@ -43,20 +43,17 @@ def installed():
     return python
 
 
-def ours(records, tools, tokenizer, settings):
+def ours(records, tokenizer, settings):
     """Seconds of an update of stage 07."""
-    policy, reference = (models.load_model(models.EMBEDDED, settings) for _ in range(2))
-    ppo, checker = settings["ppo"], checking.Checker(records, tools)
-    critic = learner.new_critic(policy, "own")
-    learned = learner.prepare(policy, reference, critic, tokenizer, ppo["learning_rate"])
-    rng, ends = random.Random(0), []
-
-    def reward(completion, record):
-        return stage.reward_of(completion, record, tools, checker, ppo["reward"]) | {"mean": rng.random()}
-
-    for _ in range(UPDATES + 1):  # by chance, for a base model always earns 0
-        row, _ = stage.update_policy(learned, records, reward, settings, ppo["kl_coef"], rng)
-        assert not row["constant_reward"]
+    policy, rng, ends = models.load_model(models.EMBEDDED, settings), random.Random(0), []
+    learner = stage.Learner(policy, tokenizer, settings)
+    prompts = [record["prompt"] for record in records]
+    for _ in range(UPDATES + 1):  # paid by chance, for a base model always earns 0
+        seed = rng.getrandbits(32)
+        sampled = generation.generate(policy, tokenizer, prompts, settings, temperature=1.0, seed=seed)
+        rewards = [{"mean": rng.random()} for _ in records]
+        row = stage.update_policy(learner, list(zip(records, sampled, rewards, strict=True)), settings, rng)
+        assert row["compared"] == len(records)
         ends.append(time.perf_counter())
     return (ends[-1] - ends[0]) / UPDATES
 
@@ -72,13 +69,14 @@ def theirs(python, prompts, end, ppo):
 
 
 def main():
-    settings = recipe.load(None, [("generate.max_new_tokens", LENGTH), ("ppo.target_kl", None)])
+    settings = recipe.load(None, [("generate.max_new_tokens", LENGTH)])
     ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), models.load_tokenizer(models.EMBEDDED)
-    records = list(templates.build_splits({"train": ppo["rollouts"]}, tools, 0)["train"])
+    different = list(templates.build_splits({"train": ppo["requests"]}, tools, 0)["train"])
+    records = [record for record in different for _ in range(ppo["samples"])]
     prompts = [prompting.encode_prompt(record["prompt"], tokenizer) for record in records]
     python = installed()
     took = {"TRL 0.24's PPOTrainer": theirs(python, prompts, tokenizer.eos_token, ppo)} if python else {}
-    took["07_ppo.py"] = ours(records, tools, tokenizer, settings)
+    took["07_ppo.py"] = ours(records, tokenizer, settings)
     tokens = len(prompts) * LENGTH
     for name, seconds in took.items():
         ratio = seconds / took["07_ppo.py"]

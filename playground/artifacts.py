@@ -24,7 +24,6 @@ from playground.errors import OutputError, UserError
 from playground.files import (  # noqa: F401 - for who has imported this module
     NEW,
     later_files,
-    read_feedback,
     read_json,
     read_jsonl,
     read_records,

@@ -50,14 +50,16 @@ def later_files(output_dir, *names):
     return [path for path in paths if path.exists()]
 
 
-def read_feedback(output_dir):
-    """The labelled requests that SFT does not see (feedback.jsonl), [] where stage 02's source has none."""
-    return [row for path in later_files(output_dir, "feedback.jsonl") for row in read_records(path)]
-
-
 def read_requests(output_dir):
-    """The requests without labels that stage 02 wrote (rl.jsonl), [] where its source has none."""
-    return [row for path in later_files(output_dir, "rl.jsonl") for row in read_records(path, ("id", "prompt"))]
+    """What stages 06 and 07 ask: the records of feedback.jsonl, and the {"id", "prompt", "outcome"} of rl.jsonl.
+
+    [] where stage 02's source has neither.
+    """
+    requests = [row for path in later_files(output_dir, "rl.jsonl") for row in read_records(path, ("id", "prompt"))]
+    if not all(isinstance(row.get("outcome"), dict) for row in requests):
+        raise UserError(f"{output_dir}: rl.jsonl has no outcomes: run `{command('02_create_dataset.py')}`.")
+    labelled = [row for path in later_files(output_dir, "feedback.jsonl") for row in read_records(path)]
+    return labelled + requests
 
 
 def read_records(path, keys=("id", "prompt", "completion")):

@@ -242,6 +242,48 @@ def _choose(logits, temperature, generator):
     return (summed <= np.minimum(draws, below)).sum(axis=1).tolist()
 
 
+# ---- what a model says of answers that are there
+
+
+def collate(prompts, completions, pad_token_id, device):
+    """Token ids of prompts, padded on the left, and of completions, on the right, which so share their T columns.
+
+    All columns together are a multiple of `memory.PADDED_TO`. Returns input_ids and attention_mask (rows, width),
+    completion_ids and completion_mask (rows, T).
+    """
+    import torch
+
+    width, length = max(map(len, prompts)), max(map(len, completions))
+    width += -(width + length) % memory.PADDED_TO
+    rows = list(zip(prompts, completions, strict=True))
+    ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c)) for p, c in rows]
+    mask = [[0] * (width - len(p)) + [1] * len(p + c) + [0] * (length - len(c)) for p, c in rows]
+    ids, mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "completion_ids": ids[:, width:],
+        "completion_mask": mask[:, width:].float(),
+    }
+
+
+def evaluate_tokens(model, batch):
+    """(log-probabilities (rows, T), hidden states (rows, T, size)) of a `collate`d batch's completions.
+
+    Both are the model's in the column before a token, which predicts it.
+    """
+    import torch
+
+    length = batch["completion_ids"].shape[1]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs |= positions(model, batch["attention_mask"], batch["input_ids"].shape[1])
+    with models.half_precision(model.device.type):
+        outputs = model(**inputs, output_hidden_states=True, use_cache=False, logits_to_keep=length + 1)
+    every = torch.log_softmax(outputs.logits[:, :-1].float(), dim=-1)  # (rows, T, vocabulary)
+    log_probs = every.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
+    return log_probs, outputs.hidden_states[-1][:, -length - 1 : -1].float()
+
+
 def positions(model, attention_mask, length):
     """{"position_ids": ...} of the last `length` columns, padding not counted; {} for models without them."""
     bare = getattr(model, "module", model)  # what DDP has wrapped

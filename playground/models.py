@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import os
 import sys
 import threading
 import warnings
@@ -177,6 +178,33 @@ def between(start, model, share):
         with torch.no_grad():
             for weights, last in zip(model.parameters(), trained, strict=True):
                 weights.copy_(last)
+
+
+def save_checkpoint(path, parameters, optimizer, progress):
+    """Write what a training loop goes on from into one file, whole or not there; progress: plain values."""
+    import torch
+
+    if parallel.is_main():
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            torch.save({"weights": parameters, "optimizer": optimizer.state_dict(), "progress": progress}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+def restore_checkpoint(path, parameters, optimizer):
+    """The progress that `save_checkpoint` wrote, weights and optimizer put in place; None where there is none."""
+    import torch
+
+    if not parallel.from_main(path.exists):
+        return None
+    state = torch.load(path, map_location=parameters[0].device, weights_only=True)
+    with torch.no_grad():
+        for parameter, kept in zip(parameters, state["weights"], strict=True):
+            parameter.copy_(kept)
+    optimizer.load_state_dict(state["optimizer"])
+    return state["progress"]
 
 
 def save_whole(model, tokenizer, folder):

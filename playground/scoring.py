@@ -109,6 +109,40 @@ def _leave_out(scores, reference, prompt, tools):
         scores["execution_success"] = None
 
 
+# ---- the outcome
+
+
+def outcome_of(call, tools):
+    """What a valid call brings about: {"tool", "result"}; of a call that cannot be executed, itself."""
+    result = toolbox.execute(call, tools)
+    return call if "error" in result else {"tool": call["tool"], "result": result}
+
+
+def judge_outcome(text, ended, record, tools):
+    """{"format", "tool", "outcome": 0.0 or 1.0} of an output, each of which needs the one before.
+
+    record: a request with its "outcome", or with the call that brings it about ("completion"). format: the output is
+    one JSON object, and the model stopped by itself. tool: it is a valid call to the outcome's tool. outcome: executing
+    it brings about the outcome. After a tool's result that is an answer that states all of it in good form and claims
+    nothing else (`judge_answer`), in whatever words.
+    """
+    wanted = record.get("outcome") or outcome_of(json.loads(record["completion"]), tools)
+    reached = dict.fromkeys(("format", "tool", "outcome"), 0.0)
+    try:
+        call = toolbox.parse_call(text)
+    except toolbox.ParseError as error:
+        return reached | {"format": float(error.kind in NOT_A_CALL and ended)}
+    if not ended:
+        return reached
+    reached["format"] = 1.0
+    if call["tool"] != wanted["tool"] or toolbox.validate_call(call, tools):
+        return reached
+    same_outcome = same(outcome_of(call, tools), wanted)
+    if not same_outcome and call["tool"] == "respond" and last_result(record["prompt"]) is not None:
+        same_outcome = min(judge_answer(str(call["args"].get("message", "")), record["prompt"]).values()) == 1
+    return reached | {"tool": 1.0, "outcome": float(same_outcome)}
+
+
 # ---- the kinds of failure
 
 

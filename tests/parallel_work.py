@@ -14,7 +14,7 @@ import torch
 from conftest import embedded_tokenizer, save_random_model
 
 import tools as toolbox
-from playground import artifacts, decoding, generation, learner, models, parallel, prompting, recipe
+from playground import artifacts, decoding, generation, models, parallel, prompting, recipe
 from playground.errors import UserError
 from playground.generation import Completion
 from playground.sources import templates
@@ -107,18 +107,19 @@ def ppo_update(folder):
     stage = importlib.import_module("07_ppo")
     models.has_bf16 = lambda: False
     tokenizer, policy = small_model(folder)
-    _, reference = small_model(folder)
-    for number, parameter in enumerate(reference.parameters()):
+    settings = settings_for(folder, ppo={"epochs": 2, "minibatch_size": 2})
+    learned = stage.Learner(policy, tokenizer, settings)
+    for number, parameter in enumerate(learned.reference.parameters()):
         parameter.data += 0.001 * (number % 3)
-    ppo = settings_for(folder, ppo={"epochs": 2, "minibatch_size": 2, "target_kl": None})["ppo"]
-    learned = learner.prepare(policy, reference, learner.new_critic(policy, "shared"), tokenizer, 1e-3)
+    for group in learned.optimizer.param_groups:
+        group["lr"] = 1e-3
     answers = []
     for city, reward in zip(CITIES, (1.0, 0.0, 0.5, 0.25, 0.75), strict=True):
         ids = tokenizer(f" call {city}")["input_ids"] + [tokenizer.eos_token_id]
         answers.append(({"prompt": f"Weather in {city}?"}, Completion("", ids, True, len(ids)), {"mean": reward}))
-    rollout, watched = stage.lay_out(learned, answers, 0.1, ppo)
-    watched |= stage.improve(learned, rollout, ppo, random.Random(0))
-    weights = [parameter.flatten()[:50].tolist() for parameter in learned.parameters()]
+    rollout, watched = stage.build_rollout(learned, answers, settings["ppo"])
+    watched |= stage.optimize(learned, rollout, settings["ppo"], random.Random(0))
+    weights = [parameter.flatten()[:50].tolist() for parameter in learned.parameters]
     return {"watched": watched, "weights": weights}
 
 

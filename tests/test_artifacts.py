@@ -87,24 +87,30 @@ def test_a_dataset_cut_at_the_end_of_a_line_is_named(tmp_path):
         artifacts.read_records(path)
 
 
-def test_requests_without_calls_that_were_cut_off_are_named_and_none_at_all_are_fine(tmp_path):
-    assert artifacts.read_requests(tmp_path) == artifacts.read_feedback(tmp_path) == []
+def test_requests_have_outcomes_and_those_that_were_cut_off_are_named_and_none_at_all_are_fine(tmp_path):
+    assert artifacts.read_requests(tmp_path) == []
     path = tmp_path / "02_create_dataset" / "rl.jsonl"
     path.parent.mkdir()
-    path.write_text('{"id": "rl-0", "prompt": "Hi\u2028there"}\n', encoding="utf-8")
+    path.write_text('{"id": "rl-0", "prompt": "Hi\u2028there", "outcome": {}}\n', encoding="utf-8")
     assert [row["prompt"] for row in artifacts.read_requests(tmp_path)] == ["Hi\u2028there"]
+    path.write_text('{"id": "rl-0", "prompt": "Hi"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"rl\.jsonl has no outcomes: run `python 02_create_dataset\.py"):
+        artifacts.read_requests(tmp_path)
     path.write_text('{"id": "rl-0", "prompt": "Hi"}\n{"id": "rl', encoding="utf-8")
     with pytest.raises(UserError, match=r"rl\.jsonl:2: not JSON"):
         artifacts.read_requests(tmp_path)
-    assert artifacts.read_feedback(tmp_path) == []
 
 
-def test_feedback_needs_calls(tmp_path):
-    path = tmp_path / "02_create_dataset" / "feedback.jsonl"
-    path.parent.mkdir()
+def test_feedback_needs_calls_and_comes_first(tmp_path):
+    folder = tmp_path / "02_create_dataset"
+    folder.mkdir()
+    (folder / "rl.jsonl").write_text('{"id": "r", "prompt": "Hi", "outcome": {}}\n')
+    path = folder / "feedback.jsonl"
+    path.write_text('{"id": "a", "prompt": "Hi", "completion": "b"}\n')
+    assert [row["id"] for row in artifacts.read_requests(tmp_path)] == ["a", "r"]
     path.write_text('{"id": "a", "prompt": "Hi", "completion": "b"}\n{"id": "a", "prompt": "Hi"}\n')
     with pytest.raises(UserError, match=r"feedback\.jsonl:2: a record needs id, prompt, completion"):
-        artifacts.read_feedback(tmp_path)
+        artifacts.read_requests(tmp_path)
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_sentence(tmp_path, settings):

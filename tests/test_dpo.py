@@ -2,117 +2,116 @@
 
 import importlib
 import json
-import random
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import tools as toolbox
-from playground import models, negatives, prompting, recipe
-from playground.checking import Checker
+from playground import generation, models, prompting, recipe, scoring
 from playground.generation import Completion
 
 stage = importlib.import_module("06_dpo")
 TOOLS = toolbox.load_tools()
 RIGHT = '{"tool": "get_weather", "args": {"city": "Oslo"}}'
-FAILING = '{"tool": "calculator", "args": {"expression": "1 / 0"}}'
 WRONG = '{"tool": "get_weather", "args": {"city": "Paris"}}'
-RECORD = {"id": "t-1", "prompt": "Weather in Oslo?", "completion": RIGHT}
-CHECKER = Checker([RECORD], TOOLS)
-REQUEST = {"id": "rl-1", "prompt": "Weather in Oslo?"}
+LABELLED = {"id": "f-1", "prompt": "Weather in Oslo?", "completion": RIGHT}
+REQUEST = {
+    "id": "rl-1",
+    "prompt": "Weather in Oslo?",
+    "outcome": scoring.outcome_of(json.loads(RIGHT), TOOLS),
+}
 
 
 def samples(*texts):
     return [Completion(text, [i], True, 1) for i, text in enumerate(texts)]
 
 
-def test_each_wrong_sample_of_a_labelled_request_is_rejected_for_the_label():
-    pairs = list(stage.find_mistakes(RECORD, samples(RIGHT, WRONG, "Sunny.", RIGHT), TOOLS))
-    assert [(pair["kind"], pair["rejected"], pair["rejected_ids"]) for pair in pairs] == [
-        ("wrong value", WRONG, [1]),
-        ("prose", "Sunny.", [2]),
-    ]
-    assert {(pair["chosen"], pair["source"]) for pair in pairs} == {(RIGHT, "sampled, labelled")}
+def test_the_loss_is_that_of_trl(tmp_path):
+    """On the same pairs, from log-probabilities that are worked out row by row."""
+    from trl import DPOTrainer
+
+    numbers = torch.Generator().manual_seed(0)
+    chosen, rejected, reference_chosen, reference_rejected = -10 * torch.rand(4, 6, generator=numbers)
+    found = stage.dpo_loss(chosen, rejected, reference_chosen, reference_rejected, 0.3)
+    ratios = (chosen - rejected) - (reference_chosen - reference_rejected)
+    assert torch.allclose(found, torch.log1p(torch.exp(-0.3 * ratios)), atol=1e-6)
+    settings = recipe.load(None, [("dpo.nll_weight", 0), ("dpo.beta", 0.3), ("dpo.learning_rate", 1e-3)])
+    tokenizer, model = models.load_tokenizer(models.EMBEDDED), models.load_model(models.EMBEDDED, settings)
+    rows = [(LABELLED, RIGHT, WRONG), ({"prompt": "Is it raining in Rome, Italy?"}, RIGHT, "Sunny.")]
+    pairs = [{"prompt": row["prompt"], "chosen": good, "rejected": bad,
+              "rejected_ids": prompting.encode_completion(bad, tokenizer)} for row, good, bad in rows]  # fmt: skip
+    sft = {"optimizer": "adamw", "learning_rate": 1e-3}
+    trainer = stage.build_trainer(model, tokenizer, pairs, sft, settings, SimpleNamespace(path=tmp_path), None)
+    assert isinstance(trainer, DPOTrainer)
+    reference = [summed(model, tokenizer, pair) for pair in pairs]
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter += 0.01 * (number % 3)
+    policy = [summed(model, tokenizer, pair) for pair in pairs]
+    columns = [torch.stack(column) for side in (policy, reference) for column in zip(*side, strict=True)]
+    expected = stage.dpo_loss(columns[0], columns[1], columns[2], columns[3], 0.3).mean()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    with torch.no_grad():
+        assert trainer.compute_loss(model, batch).item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_without_a_label_what_two_samples_say_and_the_checks_like_best_is_chosen_over_the_worst():
-    (pair,) = stage.rank_samples(REQUEST, samples(WRONG, RIGHT, "Sunny.", RIGHT), CHECKER)
-    assert (pair["chosen"], pair["rejected"], pair["kind"]) == (RIGHT, "Sunny.", "not format_correctness")
-    assert pair["source"] == "sampled, without label"
+def summed(model, tokenizer, pair):
+    """The log-probabilities of a pair's two answers, each alone and unpadded."""
+    ids, found = stage.encode(pair, tokenizer), []
+    for name in ("chosen_ids", "rejected_ids"):
+        batch = generation.collate([ids["prompt_ids"]], [ids[name]], tokenizer.pad_token_id, "cpu")
+        with torch.no_grad():
+            found.append(generation.evaluate_tokens(model, batch)[0].sum())
+    return found
+
+
+def test_the_known_call_is_chosen_over_the_first_sample_with_another_outcome():
+    pair = stage.find_pair(LABELLED, samples(RIGHT, WRONG, "Sunny."), TOOLS)
+    assert (pair["chosen"], pair["rejected"], pair["rejected_ids"]) == (RIGHT, WRONG, [1])
+    assert (pair["kind"], pair["source"]) == ("not the right outcome", "label")
+
+
+def test_without_a_known_call_a_sample_with_the_right_outcome_is_chosen():
+    pair = stage.find_pair(REQUEST, samples("Sunny.", WRONG, RIGHT), TOOLS)
+    assert (pair["chosen"], pair["rejected"]) == (RIGHT, "Sunny.")
+    assert (pair["kind"], pair["source"]) == ("not the right format", "samples")
 
 
 @pytest.mark.parametrize(
-    "texts",
+    ("request_", "texts"),
     [
-        (RIGHT, RIGHT, RIGHT),  # nothing is wrong
-        (RIGHT, WRONG, "Sunny."),  # nobody repeats it
-        (FAILING, FAILING, "Sunny."),  # it does not execute
+        (LABELLED, (RIGHT, RIGHT)),  # nothing is wrong
+        (REQUEST, (RIGHT, RIGHT)),
+        (REQUEST, (WRONG, "Sunny.")),  # nobody knows better
     ],
 )
-def test_without_a_label_doubt_gives_no_pair(texts):
-    assert list(stage.rank_samples(REQUEST, samples(*texts), CHECKER)) == []
+def test_without_a_right_and_a_wrong_answer_there_is_no_pair(request_, texts):
+    assert stage.find_pair(request_, samples(*texts), TOOLS) is None
+
+
+def collect(monkeypatch, texts, requests, given=(), **dpo):
+    settings = recipe.load()
+    settings["dpo"] |= {"samples": len(texts)} | dpo
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: samples(*texts) * len(requests))
+    monkeypatch.setattr(prompting, "encode_completion", lambda text, _: [len(text)])
+    return stage.collect_pairs(None, None, requests, list(given), TOOLS, settings)
+
+
+def test_there_is_one_pair_for_each_request(monkeypatch):
+    requests = [{**LABELLED, "id": f"t-{i}"} for i in range(5)]
+    pairs = collect(monkeypatch, [WRONG, "Sunny.", RIGHT], requests)
+    assert sorted(pair["id"] for pair in pairs) == [f"t-{i}" for i in range(5)]
 
 
 @pytest.mark.parametrize(("own", "given", "expected"), [(8, 0, (0, 8)), (8, 3, (3, 5)), (8, 9, (4, 4)), (1, 9, (7, 1))])
-def test_pairs_that_came_with_the_data_take_up_to_half_of_the_places_or_what_is_free(own, given, expected, tokenizer):
-    pairs = [stage.pair_of(RECORD, "prose", "sampled, labelled", RIGHT, "Sunny.", [2])] * own
+def test_pairs_that_came_with_the_data_take_up_to_half_of_the_places_or_what_is_free(monkeypatch, own, given, expected):
+    requests = [{**LABELLED, "id": f"t-{i}"} for i in range(own)]
     rows = [{"id": "a", "prompt": "Oslo?", "chosen": RIGHT, "rejected": WRONG}] * given
-    found = stage.with_given(pairs, rows, tokenizer, {"max_pairs": 8})
-    assert (sum(pair["kind"] == "given" for pair in found), sum(pair["kind"] == "prose" for pair in found)) == expected
+    found = collect(monkeypatch, [WRONG], requests, rows, max_pairs=8)
+    assert tuple(sum((pair["kind"] == "given") == given for pair in found) for given in (True, False)) == expected
     if given:
-        assert found[0]["rejected_ids"] == prompting.encode_completion(WRONG, tokenizer)
-
-
-def collect(monkeypatch, drawn, **dpo):
-    """collect_pairs with samples that are told: drawn(temperature) gives those of every request."""
-    settings = recipe.load()
-    settings["dpo"] |= dpo
-    records = [
-        {**RECORD, "id": f"t-{i}", "completion": RIGHT.replace("Oslo", city), "prompt": f"Weather in {city}?"}
-        for i, city in enumerate(("Oslo", "Rome", "Lima"))
-    ]
-
-    def draw(model, tokenizer, rows, count, settings, temperature, progress):
-        return [(row, samples(*drawn(row, temperature))) for row in rows]
-
-    monkeypatch.setattr(stage, "draw_samples", draw)
-    tokenizer = SimpleNamespace(chat_template="x", eos_token_id=0)
-    monkeypatch.setattr(prompting, "encode_completion", lambda text, _: [len(text)])
-    return stage.collect_pairs(None, tokenizer, records, [], TOOLS, CHECKER, settings)
-
-
-def test_there_is_one_pair_for_each_request_and_kind_of_mistake(monkeypatch):
-    pairs = collect(monkeypatch, lambda row, _: [WRONG, WRONG, "Sunny.", row["completion"]], min_pairs=6)
-    assert sorted((pair["id"], pair["kind"]) for pair in pairs) == [
-        (f"t-{i}", kind) for i in range(3) for kind in ("prose", "wrong value")
-    ]
-
-
-def test_with_too_few_mistakes_the_temperature_is_raised_once_and_it_is_said(monkeypatch, capsys):
-    asked = []
-
-    def drawn(row, temperature):
-        asked.append(temperature)
-        return [WRONG if temperature > 1 else row["completion"]]
-
-    pairs = collect(monkeypatch, drawn, min_pairs=3)
-    assert asked == [1.0] * 3 + [1.5] * 3
-    assert [pair["kind"] for pair in pairs] == ["wrong value"] * 3
-    assert "0 pairs at temperature 1.0" in capsys.readouterr().out
-
-
-def test_hard_negatives_fill_up_and_are_marked(monkeypatch):
-    pairs = collect(monkeypatch, lambda row, _: [row["completion"]], min_pairs=2)
-    assert [(pair["kind"], pair["source"]) for pair in pairs] == [("hard negative", "hard negative")] * 2
-    for pair in pairs:
-        chosen, rejected = (json.loads(pair[side]) for side in ("chosen", "rejected"))
-        assert chosen["tool"] == rejected["tool"] and chosen["args"].keys() == rejected["args"].keys()
-        assert chosen["args"] != rejected["args"]
-        assert toolbox.validate_call(rejected, TOOLS) == []
-
-
-def test_a_record_whose_arguments_all_others_share_has_no_hard_negative():
-    assert list(negatives.hard_negatives([RECORD, {**RECORD, "id": "t-2"}], random.Random(0))) == []
+        assert found[0]["rejected_ids"] == [len(WRONG)]
 
 
 def test_of_checkpoints_with_as_many_exact_calls_the_one_with_more_valid_json_is_better():
@@ -124,7 +123,7 @@ def test_of_checkpoints_with_as_many_exact_calls_the_one_with_more_valid_json_is
 def test_the_optimizer_is_stage_03s_and_where_none_is_given_half_its_learning_rate(tmp_path, own, used):
     settings = recipe.load(None, [("dpo.learning_rate", own)])
     tokenizer, model = models.load_tokenizer(models.EMBEDDED), models.load_model(models.EMBEDDED, settings)
-    pairs = [stage.pair_of({**RECORD, "id": "t"}, "wrong value", "test", RIGHT, WRONG, [1, 2])]
+    pairs = [{"prompt": "Weather in Oslo?", "chosen": RIGHT, "rejected": WRONG, "rejected_ids": [1, 2]}]
     sft = {"optimizer": "muon", "learning_rate": 2e-4}
     artifact = SimpleNamespace(path=tmp_path)
     trainer = stage.build_trainer(model, tokenizer, pairs, sft, settings, artifact, lambda *_: None)

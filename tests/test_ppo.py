@@ -1,18 +1,15 @@
 """Stage 07 against references of its own: definitions, numbers worked by hand, and a task that PPO solves."""
 
-import copy
 import importlib
 import json
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import save_random_model
 
 import tools as toolbox
-from playground import artifacts, generation, learner, memory, models, prompting, recipe
-from playground.checking import Checker
+from playground import artifacts, generation, memory, models, prompting, recipe
 from playground.generation import Completion
 
 stage = importlib.import_module("07_ppo")
@@ -32,7 +29,7 @@ def as_answer(text, tokenizer, ended=True):
 
 
 def answers_of(texts, tokenizer):
-    """What sample_answers would return; rewards from 0 to 1, so that there is something to learn."""
+    """Sampled answers with rewards from 0 to 1, so that there is something to learn."""
     records = [WEATHER, EMAIL, {"id": "3", "prompt": "hi"}]
     parts = [{"mean": 1.0}, {"mean": 0.0}, {"mean": 0.5}]
     return [(record, as_answer(text, tokenizer), part)
@@ -53,11 +50,11 @@ def learned(request, tmp_path, tokenizer):
         "llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
     }
     save_random_model(tmp_path, tokenizer, request.param, **sizes[request.param])
-    policy, reference = (models.load_model(tmp_path, recipe.load()) for _ in range(2))
+    learned = stage.Learner(models.load_model(tmp_path, recipe.load()), tokenizer, recipe.load())
     with torch.no_grad():
-        for parameter in reference.parameters():
+        for parameter in learned.reference.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
-    return learner.prepare(policy, reference, learner.new_critic(policy, "shared"), tokenizer, 1e-3)
+    return learned
 
 
 TEXTS = ['{"tool": "get_weather", "args": {"city": "Oslo"}}', "I do not know", '{"tool": 1}']
@@ -82,9 +79,9 @@ def test_advantages_are_the_sum_of_discounted_errors_that_defines_them():
 
 def one_token_each(ratios, advantages, **rollout):
     zeros = torch.zeros(1, len(ratios))
-    tokens = {"log_probs": zeros, "values": zeros, "returns": zeros, "completion_mask": torch.ones(1, len(ratios))}
+    tokens = {"log_probs": zeros, "returns": zeros, "completion_mask": torch.ones(1, len(ratios))}
     tokens |= {"advantages": torch.tensor([advantages])} | rollout
-    return torch.tensor([ratios]).log(), zeros, zeros, tokens
+    return torch.tensor([ratios]).log(), zeros, tokens
 
 
 def test_the_policy_loss_stops_paying_where_the_ratio_has_left_its_range():
@@ -98,37 +95,15 @@ def test_the_policy_loss_stops_paying_where_the_ratio_has_left_its_range():
         assert watched["approx_kl"] == pytest.approx(ratio - 1 - torch.tensor(ratio).log().item(), abs=1e-6)
 
 
-def test_the_value_loss_takes_the_worse_of_the_value_and_the_clipped_value():
-    ppo = settings(value_clip_coef=0.2, value_coef=1.0)["ppo"]
-    # old value, new value, return: half the larger squared error
-    for old, new, target, expected in [(0.0, 1.0, 1.0, 0.32), (0.0, 0.1, 1.0, 0.405), (1.0, 0.0, 1.0, 0.5)]:
-        rollout = {"values": torch.tensor([[old]]), "returns": torch.tensor([[target]])}
-        log_probs, entropy, _, tokens = one_token_each([1.0], [0.0], **rollout)
-        loss, _ = stage.ppo_loss(log_probs, entropy, torch.tensor([[new]]), tokens, ppo)
-        assert loss.item() == pytest.approx(expected)
-
-
-def test_the_entropy_bonus_lowers_the_loss():
-    log_probs, _, values, tokens = one_token_each([1.0], [0.0])
-    loss, _ = stage.ppo_loss(log_probs, torch.tensor([[3.0]]), values, tokens, settings(entropy_coef=0.1)["ppo"])
-    assert loss.item() == pytest.approx(-0.3)
-
-
-def test_the_kl_controller_moves_by_at_most_a_fifth_of_its_gain():
-    ppo = settings(kl_setpoint=2.0, kl_gain=0.5)["ppo"]
-    for kl, expected in [(2.0, 0.1), (2.2, 0.105), (8.0, 0.11), (0.0, 0.09), (-1.0, 0.09)]:
-        assert stage.adapt_kl_coef(0.1, kl, ppo) == pytest.approx(expected)
+def test_the_value_loss_is_half_the_squared_error():
+    log_probs, _, tokens = one_token_each([1.0], [0.0], returns=torch.tensor([[1.0]]))
+    loss, watched = stage.ppo_loss(log_probs, torch.tensor([[0.2]]), tokens, settings(value_coef=0.5)["ppo"])
+    assert loss.item() == pytest.approx(0.16) and watched["value_loss"] == pytest.approx(0.32)
 
 
 def test_whitening_looks_at_the_masked_tokens_only():
     tensor, mask = torch.tensor([[1.0, 3.0, 99.0], [1.0, 99.0, 3.0]]), torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
-    assert (learner.whiten(tensor, mask) * mask).flatten().tolist() == pytest.approx([-1, 1, 0, -1, 0, 1])
-
-
-def test_the_explained_variance_is_1_for_the_returns_and_0_for_their_mean():
-    returns, mask = torch.tensor([[1.0, 2.0, 6.0, 50.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    assert learner.explained_variance(returns, returns, mask) == 1
-    assert learner.explained_variance(torch.full((1, 4), 3.0), returns, mask) == pytest.approx(0)
+    assert (stage.whiten(tensor, mask) * mask).flatten().tolist() == pytest.approx([-1, 1, 0, -1, 0, 1])
 
 
 # ---- what a rollout holds
@@ -142,8 +117,8 @@ def alone(model, record, completion, tokenizer):
 
 
 def test_log_probs_of_a_padded_batch_are_those_of_each_row_alone(learned, tokenizer):
-    answers, ppo = answers_of(TEXTS, tokenizer), settings(minibatch_size=2)["ppo"]
-    rollout, watched = stage.lay_out(learned, answers, 0.1, ppo)
+    answers, ppo = answers_of(TEXTS, tokenizer), settings()["ppo"]
+    rollout, watched = stage.build_rollout(learned, answers, ppo)
     divergences = []
     with torch.no_grad():
         for row, (record, completion, _) in enumerate(answers):
@@ -155,101 +130,59 @@ def test_log_probs_of_a_padded_batch_are_those_of_each_row_alone(learned, tokeni
 
 @pytest.mark.parametrize("length", [1, 12, 13, 14])
 def test_batches_have_few_widths(length):
-    batch = learner.collate([[1, 2], [1, 2, 3]], [[4] * length, [5]], 0, "cpu")
+    batch = generation.collate([[1, 2], [1, 2, 3]], [[4] * length, [5]], 0, "cpu")
     assert batch["input_ids"].shape == (2, 16 if length < 14 else 32)
     assert batch["completion_ids"].shape == (2, length)
 
 
-def test_the_sampled_tokens_are_the_rollouts_and_their_end_is_one_of_them(learned, tokenizer):
-    short = settings()
-    short["generate"] |= {"max_new_tokens": 8}
-    records = [WEATHER, EMAIL, WEATHER, EMAIL]
-    answers = stage.sample_answers(learned, records, lambda done, _: {"mean": float(done.ended)}, short, 0)
-    prompts = [record["prompt"] for record in records]
-    again = generation.generate(learned.policy, tokenizer, prompts, short, temperature=1.0, seed=0)
-    assert [completion for _, completion, _ in answers] == again
-    rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, settings()["ppo"])
-    assert all(ids[-1] == tokenizer.eos_token_id for ids in rollout["completions"])
+def test_only_requests_whose_answers_are_paid_differently_are_learned_from(tokenizer):
+    def answers(record, *paid):
+        return [(record, as_answer(TEXTS[0], tokenizer), {"mean": mean}) for mean in paid]
+
+    unequal = answers(WEATHER, 1.0, 0.3, 1.0)
+    assert stage.worth_learning_from(answers(EMAIL, 1.0, 1.0) + unequal + answers({"prompt": "hi"}, 0.0)) == unequal
 
 
-SURE = {"executes": 1.0, "grounded": 1.0, "explained": 1.0}
-QUESTION = {"id": "3", "prompt": "Is it raining in Oslo?"}
-
-
-def test_an_answer_is_paid_for_what_it_is_better_than_the_best_where_it_leaves_it(tokenizer):
-    right, other, worse = (as_answer(text, tokenizer) for text in (TEXTS[0], TEXTS[0].replace("Oslo", "Rome"), "No."))
-    paid = [(QUESTION, done, SURE | {"mean": mean}) for done, mean in ((right, 0.9), (other, 0.4), (right, 0.9))]
-    found = learner.compare([*paid, (QUESTION, worse, {"mean": 0.1})], tokenizer, agree=2)
-    assert [parts["mean"] for _, _, parts in found] == pytest.approx([0, -0.5, 0, -0.8])
-    whole, left, again, prose = (done.token_ids for _, done, _ in found)
-    assert whole == again == right.token_ids
-    assert left == other.token_ids[: len(left)] and left[:-1] == right.token_ids[: len(left) - 1]
-    assert left[-1] != right.token_ids[len(left) - 1]
-    assert len(prose) == 2  # the space that is the same, and what begins the mistake
-
-
-def test_an_answer_that_was_cut_off_before_it_could_be_wrong_is_left_out(tokenizer):
-    right, cut = as_answer(TEXTS[0], tokenizer), as_answer(TEXTS[0][:20], tokenizer, ended=False)
-    cut.token_ids = right.token_ids[:5]
-    assert learner.compare([(WEATHER, cut, {"mean": 0.0})], tokenizer, agree=1) == []
-
-
-def test_nothing_is_learned_where_no_answer_is_better_or_nobody_knows_the_best(tokenizer):
-    right, wrong = as_answer(TEXTS[0], tokenizer), as_answer(TEXTS[1], tokenizer)
-    good, bad, doubtful = SURE | {"mean": 1.0}, SURE | {"mean": 0.2}, SURE | {"mean": 1.0, "explained": 0.5}
-
-    def kept(record, *answers, agree=1):
-        return learner.compare([(record, *answer) for answer in answers], tokenizer, agree)
-
-    assert len(kept(QUESTION, (right, good), (wrong, bad))) == 2
-    assert not kept(QUESTION, (right, good), (wrong, bad), agree=2)
-    assert not kept(QUESTION, (right, doubtful), (wrong, bad))
-    assert not kept(QUESTION, (right, good), (right, good))
-    assert not kept(WEATHER, (right, {"mean": 1.0}))
-    ((_, _, parts),) = kept(WEATHER, (wrong, {"mean": 0.2}))  # the label is the best answer
-    assert parts == {"mean": pytest.approx(-0.8)}
-
-
-def test_the_entropys_gradient_is_left_out_where_it_does_not_count(learned, tokenizer):
-    rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, settings()["ppo"])
-    ((_, batch),) = learned.minibatches(rollout, range(3), 3)
-    one, other = (learner.evaluate_tokens(learned.policy, batch, learned.critic, count)[1] for count in (True, False))
-    assert torch.equal(one, other) and one.requires_grad and not other.requires_grad
-    logits = learned.policy(
-        batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        **generation.positions(learned.policy, batch["attention_mask"], len(batch["input_ids"][0])),
-    )
-    logits = logits.logits[:, -batch["completion_ids"].shape[1] - 1 : -1]
-    assert torch.allclose(one, torch.distributions.Categorical(logits=logits).entropy(), atol=1e-4)
+def test_the_reward_is_paid_with_the_last_token_and_every_token_pays_for_its_divergence(learned, tokenizer):
+    answers, ppo = answers_of(TEXTS, tokenizer), settings(kl_coef=0.5, gae_lambda=1.0)["ppo"]
+    rollout, _ = stage.build_rollout(learned, answers, ppo)
+    with torch.no_grad():
+        for row, (record, completion, reward) in enumerate(answers):
+            both = [alone(model, record, completion, tokenizer) for model in (learned.policy, learned.reference)]
+            paid = -0.5 * (both[0] - both[1])
+            paid[-1] += reward["mean"]
+            # With lambda 1, a token's return is all that is paid from it on, whatever the value head says.
+            to_come = paid.flip(0).cumsum(0).flip(0)
+            assert rollout["returns"][row, : len(paid)] == pytest.approx(to_come.tolist(), abs=1e-4)
 
 
 def test_padding_and_prompt_tokens_are_in_no_loss(learned, tokenizer):
-    ppo = settings(entropy_coef=0.1)["ppo"]
-    rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, ppo)
-    ((_, batch),) = learned.minibatches(rollout, range(3), 3)
+    ppo = settings()["ppo"]
+    rollout, _ = stage.build_rollout(learned, answers_of(TEXTS, tokenizer), ppo)
+    ((_, batch),) = learned.batches(rollout, range(3))
     assert batch["completion_mask"].sum() == sum(map(len, rollout["completions"]))
-    loss, _ = stage.ppo_loss(*learner.evaluate_tokens(learned.policy, batch, learned.critic), batch, ppo)
+    loss, _ = stage.ppo_loss(*learned.evaluate(batch), batch, ppo)
     padding = batch["completion_mask"] == 0
     assert padding.any()
     changed = dict(batch, input_ids=batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7))
-    for name in ("log_probs", "values", "advantages", "returns"):
+    for name in ("log_probs", "advantages", "returns"):
         changed[name] = batch[name].masked_fill(padding, 100.0)
-    other, _ = stage.ppo_loss(*learner.evaluate_tokens(learned.policy, changed, learned.critic), changed, ppo)
+    other, _ = stage.ppo_loss(*learned.evaluate(changed), changed, ppo)
     assert other.item() == pytest.approx(loss.item(), abs=1e-6)
 
 
 def test_the_first_gradient_without_clipping_is_that_of_reinforce(learned, tokenizer):
     ppo = settings(clip_coef=float("inf"), value_coef=0.0, epochs=1, minibatch_size=3)["ppo"]
     answers = answers_of(TEXTS, tokenizer)
-    rollout, _ = stage.lay_out(learned, answers, 0.1, ppo)
-    ((_, batch),) = learned.minibatches(rollout, range(3), 3)
-    stage.ppo_loss(*learner.evaluate_tokens(learned.policy, batch, learned.critic), batch, ppo)[0].backward()
+    rollout, _ = stage.build_rollout(learned, answers, ppo)
+    ((_, batch),) = learned.batches(rollout, range(3))
+    stage.ppo_loss(*learned.evaluate(batch), batch, ppo)[0].backward()
     found = {name: p.grad.clone() for name, p in learned.policy.named_parameters()}
     learned.policy.zero_grad()
     tokens, objective = 0, 0.0
-    for row, (record, completion, _) in enumerate(answers):
-        log_probs = alone(learned.policy, record, completion, tokenizer)
+    rows = {record["id"]: row for row, (record, _, _) in enumerate(answers)}
+    for record, completion, _ in answers:
+        row, log_probs = rows[record["id"]], alone(learned.policy, record, completion, tokenizer)
         objective += (rollout["advantages"][row, : len(log_probs)] * log_probs).sum()
         tokens += len(log_probs)
     (-objective / tokens).backward()
@@ -257,37 +190,30 @@ def test_the_first_gradient_without_clipping_is_that_of_reinforce(learned, token
         assert torch.allclose(found[name], parameter.grad, atol=1e-5, rtol=1e-3), name
 
 
-@pytest.mark.parametrize("trunk", ["shared", "own"])
-def test_a_value_head_learns_returns_that_stay_the_same(learned, tokenizer, trunk):
-    critic = learner.new_critic(learned.policy, trunk)
-    learned = learner.prepare(learned.policy, learned.reference, critic, tokenizer, 1e-2)
-    ppo = settings(gae_lambda=1.0, value_coef=1.0, value_clip_coef=1e9, max_grad_norm=10.0,
-                   epochs=150, minibatch_size=3, target_kl=None)["ppo"]  # fmt: skip
-    rollout, watched = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.0, ppo)
-    rollout["advantages"] = torch.zeros_like(rollout["advantages"])
+def test_the_value_head_learns_returns_that_stay_the_same(learned, tokenizer):
+    ppo = settings(gae_lambda=1.0, kl_coef=0.0, value_coef=1.0, max_grad_norm=10.0, epochs=150, minibatch_size=3)["ppo"]
+    answers = answers_of(TEXTS, tokenizer)
+    rollout, watched = stage.build_rollout(learned, answers, ppo)
     assert watched["explained_variance"] == pytest.approx(0, abs=1e-5)
-    stage.improve(learned, rollout, ppo, random.Random(0))
-    ((_, batch),) = learned.minibatches(rollout, range(3), 3)
-    with torch.no_grad():
-        log_probs, _, values = learner.evaluate_tokens(learned.policy, batch, learned.critic)
-    assert learner.explained_variance(values, rollout["returns"], batch["completion_mask"]) > 0.95
-    moved = not torch.allclose(log_probs, rollout["log_probs"], atol=1e-4)
-    assert moved == (trunk == "shared")  # a trunk of its own leaves the policy where it was
+    rollout["advantages"] = torch.zeros_like(rollout["advantages"])
+    for group in learned.optimizer.param_groups:
+        group["lr"] = 1e-2
+    stage.optimize(learned, rollout, ppo, random.Random(0))
+    assert stage.build_rollout(learned, answers, ppo)[1]["explained_variance"] > 0.95
 
 
 def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenizer, monkeypatch):
-    rollout, _ = stage.lay_out(learned, answers_of(TEXTS, tokenizer), 0.1, settings()["ppo"])
+    rollout, _ = stage.build_rollout(learned, answers_of(TEXTS, tokenizer), settings()["ppo"])
     steps, passes, loss = [], [], stage.ppo_loss
     monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
     for usual, large_from in ((3, 2**15), (2, 2**15), (3, 100)):  # in one part, in two, and in three of one answer
         monkeypatch.setattr(stage, "MOST_AT_ONCE", (usual, 1))
         monkeypatch.setattr(memory, "LARGE", large_from)
         passes.clear()
-        one = learner.prepare(*map(copy.deepcopy, (learned.policy, learned.reference, learned.critic)), tokenizer, 0.0)
-        watched = stage.improve(one, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))
-        steps.append((watched, [parameter.grad for parameter in one.parameters()], len(passes)))
+        watched = stage.optimize(learned, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))
+        steps.append((watched, [parameter.grad.clone() for parameter in learned.parameters], len(passes)))
     assert [parts for _, _, parts in steps] == [1, 2, 3]
-    for watched, gradients, _ in steps[1:]:
+    for watched, gradients, _ in steps[1:]:  # the learning rate is 0: all start from the same weights
         assert watched == pytest.approx(steps[0][0], rel=1e-4, abs=1e-6)
         assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(gradients, steps[0][1], strict=True))
 
@@ -295,24 +221,23 @@ def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenize
 def test_with_lora_the_reference_is_the_adapter_off_and_the_value_head_is_trained_whole(tmp_path, tokenizer):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     save_random_model(tmp_path, tokenizer, "llama", **sizes)
-    start = models.load_model(tmp_path, recipe.load())
-    critic = learner.new_critic(start, "shared")
-    policy = models.add_lora(models.load_model(tmp_path, recipe.load()), recipe.load())
-    learned = learner.prepare(policy, None, critic, tokenizer, 3e-3)
-    names = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    with_lora = recipe.load(None, [("model.use_lora", True)])
+    learned = stage.Learner(models.load_model(tmp_path, with_lora), tokenizer, with_lora)
+    names = {name for name, parameter in learned.policy.named_parameters() if parameter.requires_grad}
     assert names and all("lora" in name for name in names)
-    ppo = settings(epochs=3)["ppo"]
-    answers = answers_of(TEXTS, tokenizer)
-    rollout, watched = stage.lay_out(learned, answers, 0.1, ppo)
+    ppo, answers = settings(epochs=3)["ppo"], answers_of(TEXTS, tokenizer)
+    rollout, watched = stage.build_rollout(learned, answers, ppo)
     assert watched["kl"] == pytest.approx(0, abs=1e-5)
-    stage.improve(learned, rollout, ppo, random.Random(0))
-    assert stage.lay_out(learned, answers, 0.1, ppo)[1]["kl"] != pytest.approx(0, abs=1e-3)
-    assert critic["head"].weight.abs().min() > 0
-    models.save_whole(policy, tokenizer, tmp_path / "whole")
+    for group in learned.optimizer.param_groups:
+        group["lr"] = 3e-3
+    stage.optimize(learned, rollout, ppo, random.Random(0))
+    assert stage.build_rollout(learned, answers, ppo)[1]["kl"] != pytest.approx(0, abs=1e-3)
+    assert learned.value_head.weight.abs().min() > 0
+    models.save_whole(learned.policy, tokenizer, tmp_path / "whole")
     whole = models.load_model(tmp_path / "whole", recipe.load())
     with torch.no_grad():
         ids = torch.tensor([tokenizer("Weather in Oslo?")["input_ids"]])
-        assert torch.allclose(whole(ids).logits, policy(ids).logits, atol=1e-4)
+        assert torch.allclose(whole(ids).logits, learned.policy(ids).logits, atol=1e-4)
 
 
 # ---- a task small enough to be solved
@@ -337,16 +262,14 @@ class Digits:
 
 
 RECORDS = [{"id": str(i), "prompt": str(i)} for i in range(8)]
-TOY = {"minibatch_size": 64, "epochs": 4, "learning_rate": 5e-4, "target_kl": 0.02,
-       "entropy_coef": 0.01, "kl_coef": 0.0, "kl_gain": 0.0, "gae_lambda": 0.95, "validate_every": 10,
-       "agree": 1}  # fmt: skip
+TOY = {"minibatch_size": 64, "epochs": 4, "learning_rate": 5e-4, "kl_coef": 0.0, "gae_lambda": 0.95,
+       "validate_every": 10, "warmup_updates": 1}  # fmt: skip
 
 
 def toy_learner(tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     save_random_model(tmp_path, Digits(), "llama", **sizes)
-    policy, reference = (models.load_model(tmp_path, recipe.load()) for _ in range(2))
-    return learner.prepare(policy, reference, learner.new_critic(policy, "shared"), Digits(), TOY["learning_rate"])
+    return stage.Learner(models.load_model(tmp_path, recipe.load()), Digits(), recipe.load())
 
 
 def copied(completion, record):
@@ -354,42 +277,51 @@ def copied(completion, record):
     return completion.text.count(record["prompt"]) / 2
 
 
-def copies(completion, record):
-    return SURE | {"mean": copied(completion, record)}
-
-
 def toy_settings(**ppo):
     changed = settings(**{**TOY, **ppo})
     return {**changed, "generate": {**changed["generate"], "max_new_tokens": 2}}
 
 
+def toy_sample(learned, count, reward=copied):
+    """The `sample` that `train` wants: answers to each digit, `count` times."""
+
+    def sample(rng):
+        records = RECORDS * count
+        prompts, seed = [record["prompt"] for record in records], rng.getrandbits(32)
+        done = generation.generate(
+            learned.policy, learned.tokenizer, prompts, toy_settings(), temperature=1.0, seed=seed
+        )
+        paid = [{"mean": reward(*pair)} for pair in zip(done, records, strict=True)]
+        return list(zip(records, done, paid, strict=True))
+
+    return sample
+
+
 @pytest.mark.parametrize(("sign", "bounds"), [(1, (0.95, 1.0)), (-1, (0.0, 0.1))])
 def test_ppo_learns_to_copy_a_digit_and_to_avoid_it_when_the_reward_is_turned_round(tmp_path, sign, bounds):
-    learned, toy = toy_learner(tmp_path), toy_settings()
+    learned = toy_learner(tmp_path)
+    sample = toy_sample(learned, 8, lambda *answer: sign * copied(*answer))
+    for group in learned.optimizer.param_groups:
+        group["lr"] = TOY["learning_rate"]
     for update in range(160):
-        rng = random.Random(update)
-        stage.update_policy(
-            learned, RECORDS * 8, lambda done, record: SURE | {"mean": sign * copied(done, record)}, toy, 0.0, rng
-        )
-    prompts = [record["prompt"] for record in RECORDS * 8]
-    sampled = generation.generate(learned.policy, learned.tokenizer, prompts, toy, temperature=1.0)
-    share = sum(map(copied, sampled, RECORDS * 8)) / len(sampled)
+        stage.update_policy(learned, sample(random.Random(update)), toy_settings(), random.Random(update))
+    answers = sample(random.Random(-1))
+    share = sum(copied(done, record) for record, done, _ in answers) / len(answers)
     assert bounds[0] <= share <= bounds[1]
 
 
-def train_toy(tmp_path, validations=None, reward=copies, **ppo):
+def train_toy(tmp_path, validations=None, reward=copied, **ppo):
     """`train` on the toy task; validations: the rewards that it is to say, one after the other."""
     told = iter(validations or range(1000))
     artifact = artifacts.Artifact(tmp_path / "partial", tmp_path / "final", {})
     artifact.path.mkdir(parents=True, exist_ok=True)
     learned = toy_learner(tmp_path / "start")
-    progress = stage.train(
-        learned, lambda _: RECORDS * 4, reward, lambda: {"reward": next(told)}, toy_settings(**ppo), artifact
-    )
+    sample = toy_sample(learned, 4, reward)
+    progress = stage.train(learned, sample, lambda: {"reward": next(told)}, toy_settings(**ppo), artifact)
     return learned, progress
 
 
-def test_the_learning_rate_rises_and_falls_to_nothing(tmp_path, monkeypatch):
+def test_the_learning_rate_rises_and_stays(tmp_path, monkeypatch):
     rates, update_policy = [], stage.update_policy
 
     def watched(learned, *rest):
@@ -397,45 +329,31 @@ def test_the_learning_rate_rises_and_falls_to_nothing(tmp_path, monkeypatch):
         return update_policy(learned, *rest)
 
     monkeypatch.setattr(stage, "update_policy", watched)
-    train_toy(tmp_path, updates=10, warmup_ratio=0.3, learning_rate=1.0, kl_bound=1e9, patience=9)
-    assert rates[:3] == sorted(rates[:3]) and rates[3:] == sorted(rates[3:], reverse=True)
-    assert rates[0] == 0.25 and rates[-1] == pytest.approx(0.1)
+    train_toy(tmp_path, updates=5, warmup_updates=4, learning_rate=1.0)
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
-def test_training_stops_when_validation_stays_under_where_it_started(tmp_path):
-    _, progress = train_toy(tmp_path, [5, 4, 6, 4, 4, 7], updates=9, validate_every=1, patience=2)
-    assert [row["update"] for row in progress["validations"]] == [0, 1, 2, 3, 4]
-
-
-def test_training_stops_when_the_policy_stays_far_from_its_start(tmp_path):
-    _, progress = train_toy(tmp_path, updates=9, validate_every=1, patience=3, kl_bound=-10)  # any kl is over it
-    assert progress["update"] == 3
-
-
-def test_an_update_whose_rewards_are_all_the_same_is_counted_and_changes_nothing(tmp_path):
-    learned, progress = train_toy(tmp_path, reward=lambda *_: SURE | {"mean": 1.0}, updates=2)
-    assert [row["constant_reward"] for row in progress["log"]] == [True, True]
+def test_an_update_whose_rewards_are_all_the_same_changes_nothing(tmp_path):
+    learned, progress = train_toy(tmp_path, reward=lambda *_: 1.0, updates=2)
+    assert [row["compared"] for row in progress["log"]] == [0, 0]
     start = models.load_model(tmp_path / "start", recipe.load())
     assert all(map(torch.equal, learned.policy.state_dict().values(), start.state_dict().values()))
 
 
 def test_a_loss_that_is_not_a_number_stops_before_it_reaches_the_weights(tmp_path):
+    paid = iter([float("nan")] * 10_000)  # no two of which are equal
     with pytest.raises(artifacts.UserError, match=r"update 1: the loss is not a number"):
-        train_toy(tmp_path, reward=lambda *_: SURE | {"mean": float("nan")}, updates=2)
+        train_toy(tmp_path, reward=lambda *_: next(paid) * random.random(), updates=2)
     kept = models.load_model(tmp_path / "partial" / "model", recipe.load())
     assert all(parameter.isfinite().all() for parameter in kept.parameters())
 
 
-def test_an_update_ends_early_once_the_policy_has_moved_enough(tmp_path, monkeypatch):
-    passes = []
-    loss = stage.ppo_loss
-    monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
-    monkeypatch.setattr(stage, "MOST_AT_ONCE", (64, 64))  # one pass an epoch
-    for target_kl, expected in ((None, 5), (1e-9, 2)):  # in the first epoch nothing has moved yet
-        passes.clear()
-        learned, toy = toy_learner(tmp_path), toy_settings(epochs=5, target_kl=target_kl)
-        stage.update_policy(learned, RECORDS * 8, copies, toy, 0.0, random.Random(0))
-        assert len(passes) == expected
+def test_the_checkpoint_with_the_best_reward_on_validation_is_kept(tmp_path):
+    learned, progress = train_toy(tmp_path, [1, 3, 2], updates=2, validate_every=1)
+    assert [row["reward"] for row in progress["validations"]] == [1, 3, 2]
+    kept, start = (models.load_model(tmp_path / name, recipe.load()) for name in ("partial/model", "start"))
+    states = [model.state_dict() for model in (kept, learned.policy, start)]
+    assert all(any(not torch.equal(states[0][key], state[key]) for key in state) for state in states[1:])
 
 
 def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path):
@@ -447,81 +365,50 @@ def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path)
     calls = iter(range(1000))
 
     def until_killed(done, record):
-        if next(calls) >= len(RECORDS) * 4 * 4:  # in update 5: the last checkpoint is that of update 4
+        if next(calls) >= len(RECORDS) * 4 * 4:  # in update 5: the last checkpoint is that of update 3
             raise Killed
-        return copies(done, record)
+        return copied(done, record)
 
     with pytest.raises(Killed):
         train_toy(tmp_path / "b", reward=until_killed, updates=6, validate_every=4, checkpoint_every=3)
-    resumed, progress = train_toy(tmp_path / "b", [2, 3], updates=6, validate_every=4, checkpoint_every=3)
-    for name in ("policy", "critic"):
-        one, other = (getattr(learned, name).state_dict() for learned in (whole, resumed))
-        assert all(torch.equal(one[key], other[key]) for key in one)
+    resumed, progress = train_toy(tmp_path / "b", [1, 2], updates=6, validate_every=4, checkpoint_every=3)
+    assert all(map(torch.equal, whole.parameters, resumed.parameters))
     rows = [[{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]]
             for p in (unbroken, progress)]  # fmt: skip
     assert rows[0] == rows[1]
-    assert progress["kl_coef"] == unbroken["kl_coef"]
     assert progress["validations"] == unbroken["validations"]
 
 
-# ---- the reward cannot be had for nothing
-
-OSLO = [({"tool": "get_weather", "args": {"city": "Oslo"}}, {"temperature_c": 3, "sky": "rainy"})]
-ANSWER = '{"tool": "respond", "args": {"message": "It is 3 °C and rainy in Oslo."}}'
-SUM = {"prompt": "what is 1*2 + 3?", "completion": '{"tool": "calculator", "args": {"expression": "1 * 2 + 3"}}'}
-CHECKER = Checker([EMAIL, SUM, {"prompt": toolbox.with_results("Weather in Oslo?", OSLO), "completion": ANSWER}], TOOLS)
+# ---- the reward
 
 
 def reward(text, record, ended=True):
-    done = SimpleNamespace(text=text, ended=ended)
-    return stage.reward_of(done, record, TOOLS, CHECKER, recipe.load()["ppo"]["reward"])["mean"]
+    return stage.reward_of(Completion(text, [], ended, 1), record, TOOLS, recipe.load()["ppo"]["reward"])["mean"]
 
 
 def call(tool, **args):
     return json.dumps({"tool": tool, "args": args})
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_a_right_call_earns_all_and_every_trick_less(labelled):
-    record = EMAIL if labelled else {name: EMAIL[name] for name in ("id", "prompt")}
-    right, request = EMAIL["completion"], EMAIL["prompt"]
-    assert reward(right, record) == 1
-    tricks = {
-        "nothing": "",
-        "prose": "I will do that.",
-        "an object that is no call": "{}",
-        "no arguments": call("send_email"),
-        "the whole request as an argument": call("search_web", query=request),
-        "the whole request as each argument": call("send_email", to="a@b.co", subject=request),
-        "one argument within another": call("send_email", to="a@b.co", subject="a@b.co about the tea party"),
-        "function words": call("search_web", query="to the"),
-        "words of its own": call("send_email", to="a@b.co", subject="the coffee party"),
-        "a second call": right + right,
-        "text behind the call": right + " Done.",
-    }
-    earned = {name: reward(text, record) for name, text in tricks.items()}
-    assert max(earned.values()) < 0.9, earned
-    assert earned["an object that is no call"] < 0.5 > earned["text behind the call"]
-    assert reward(right, record, ended=False) < 1  # it went on until the limit
+PAID = recipe.load()["ppo"]["reward"]
 
 
-def test_each_component_needs_the_ones_before_it():
-    for record in (EMAIL, {"id": "2", "prompt": EMAIL["prompt"]}):
-        done = SimpleNamespace(text=EMAIL["completion"] + " ...", ended=True)
-        assert set(stage.reward_of(done, record, TOOLS, CHECKER, recipe.load()["ppo"]["reward"]).values()) == {0.0}
+def test_what_is_paid_rises_with_the_rungs():
+    assert 0 < PAID["format"] < PAID["tool"] < PAID["outcome"]
+    right = EMAIL["completion"]
+    assert reward(right, EMAIL) == PAID["outcome"]
+    assert reward(call("send_email", to="a@b.co", subject="the coffee party"), EMAIL) == PAID["tool"]
+    assert reward(call("get_weather", city="Oslo"), EMAIL) == PAID["format"]
+    assert reward("{}", EMAIL) == PAID["format"]
+    for nothing in ("", "I will do that.", right + right, right + " Done."):
+        assert reward(nothing, EMAIL) == 0
+    assert reward(right, EMAIL, ended=False) == 0  # it went on until the limit
 
 
-def test_after_a_result_only_an_answer_that_states_it_pays_in_full():
-    made = {"tool": "get_weather", "args": {"city": "Oslo"}}
-    prompt = toolbox.with_results("Weather in Oslo?", [(made, {"temperature_c": 18, "sky": "cloudy"})])
-    record = {"id": "1", "prompt": prompt}
-    assert reward(call("respond", message="It is 18 °C and cloudy in Oslo."), record) == 1
-    for trick in ("Ok.", "It is 18 °C.", "It is 19 °C and cloudy in Oslo.", prompt):
-        assert reward(call("respond", message=trick), record) < 0.9, trick
-    assert reward(json.dumps(made), record) < 0.9  # what has been asked is not asked again
-
-
-def test_arithmetic_has_to_use_the_numbers_of_the_request():
-    record = {"id": "1", "prompt": "what is 17*23 + 4?"}
-    assert reward(call("calculator", expression="17 * 23 + 4"), record) == 1
-    assert reward(call("calculator", expression="17"), record) < 0.9
+def test_requests_need_an_outcome_or_a_call():
+    outcome = {"tool": "calculator", "result": {"value": 391}}
+    request = {"id": "rl-1", "prompt": "what is 17*23?", "outcome": outcome}
+    labelled = {"id": "f-1", "prompt": "what is 17*23?", "completion": call("calculator", expression="17 * 23")}
+    for record in (request, labelled):  # the result counts, not how it is written
+        assert reward(call("calculator", expression="23*17"), record) == PAID["outcome"]
+        assert reward(call("calculator", expression="17 + 23"), record) == PAID["tool"]

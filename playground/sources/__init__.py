@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts
+from playground import artifacts, scoring
 from playground.artifacts import UserError
 from playground.sources import (
     conversation,
@@ -170,11 +170,11 @@ def _unseen_tools(recipe):
 
 
 def _later_requests(recipe, tools, splits):
-    """(records, requests without calls): what a model meets after SFT, in other words than those that it learned from.
+    """(records, requests with outcomes): what a model meets after SFT, in other words than those that it learned from.
 
     Half of the records go on where training's end, and reach the phrasings that it lacks. The others, and all requests,
-    are in phrasings and with entities that neither training nor a held-out split has. The requests' calls are dropped:
-    checking is cheaper than labelling.
+    are in phrasings and with entities that neither training nor a held-out split has. Of the requests' calls only what
+    they bring about is kept: the one who asked knows that, whoever made the call.
     """
     held_out = leaks.HeldOut({split: rows for split, rows in (splits | _wild(tools)).items() if split != "train"})
     settings, seed = recipe["dataset"], str(recipe["seed"])
@@ -184,7 +184,8 @@ def _later_requests(recipe, tools, splits):
     random.Random(f"feedback/{seed}").shuffle(labelled)
     feedback = [{**record, "id": f"feedback-{i:06d}"} for i, record in enumerate(labelled)]
     pool = [
-        {"id": f"rl-{i:06d}", "prompt": record["prompt"], "source": "templates",
+        {"id": f"rl-{i:06d}", "prompt": record["prompt"],
+         "outcome": scoring.outcome_of(json.loads(record["completion"]), tools), "source": "templates",
          "meta": {key: record["meta"][key] for key in ("phrasing", "entities")}}
         for i, record in enumerate(others[worded:])
     ]  # fmt: skip
