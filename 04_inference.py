@@ -23,9 +23,10 @@ import sys
 from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts, recipe
-from playground.artifacts import UserError
-from playground.terminal import printable
+from playground.run import artifacts, console, recipe
+from playground.run.console import printable
+from playground.run.errors import UserError
+from playground.run.files import write_json, write_jsonl
 
 EXAMPLES = recipe.CONFIGS / "requests.jsonl"
 MAX_REQUEST = 4000  # characters
@@ -152,10 +153,11 @@ def main():
     if "respond" not in tools:
         print(toolbox.NO_RESPOND, file=sys.stderr)
 
-    from playground import decoding, generation, models
+    from playground.model import decoding, generation, loading
+    from playground.run import hardware
 
     how = "free" if options.free else "constrained" if options.constrained else "grounded"
-    tokenizer, model, base = models.load_checkpoint(settings, options.source)
+    tokenizer, model, base = loading.load_checkpoint(settings, options.source)
     grammars = decoding.grammars_of_calls(tools, tokenizer, how)
     toolbox.OUTBOX = output_dir / "outbox.jsonl"
 
@@ -174,7 +176,7 @@ def main():
         answer(*requests)
         return
     inputs = [tool_file, manifest, options.file or EXAMPLES]
-    facts = {"base_model": base, **models.placement(model)}
+    facts = {"base_model": base, **hardware.placement(model)}
     print(f"Answering {len(requests)} requests with {options.source}'s model, {how}.")
     with artifacts.stage(settings, "04_inference", inputs=inputs, **facts) as artifact:
         transcripts = []
@@ -183,11 +185,11 @@ def main():
             shown = [{"output": text, "call": call, "result": result} for text, call, result in turns]
             transcripts.append({"request": request, "answer": answer_of(turns), "turns": shown})
         answered = sum(row["answer"] is not None for row in transcripts)
-        artifacts.write_jsonl(artifact / "transcripts.jsonl", transcripts)
-        artifacts.write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
+        write_jsonl(artifact / "transcripts.jsonl", transcripts)
+        write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
     print(f"\n{answered} of {len(requests)} requests answered.")
-    print(f"Written: {artifact.final}. Next: {artifacts.command('05_constrained.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('05_constrained.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    console.run(main)

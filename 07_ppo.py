@@ -34,10 +34,9 @@ from functools import partial
 from statistics import fmean as mean
 
 import tools as toolbox
-from playground import artifacts, checking, memory, models, parallel, prompting, recipe, report, scoring, tracking
-from playground.artifacts import UserError
-from playground.exchange import Exchange
-from playground.learner import (
+from playground.data.augment import Exchange
+from playground.judge import checking, scoring
+from playground.judge.learner import (
     compare,
     evaluate_tokens,
     explained_variance,
@@ -46,6 +45,11 @@ from playground.learner import (
     sample_answers,
     whiten,
 )
+from playground.model import prompting, weights
+from playground.report import plots, tables
+from playground.run import artifacts, console, hardware, parallel, recipe, tracking
+from playground.run.errors import UserError
+from playground.run.files import later_files, read_feedback, read_records, read_requests, write_json, write_jsonl
 
 STAGE = "07_ppo"
 SHOWN = 3  # sampled requests in the table that a person watches
@@ -56,8 +60,8 @@ UNPLOTTED = ("update", "constant_reward", "tokens")
 def reward_of(completion, record, tools, checker, weights):
     """{component: 0.0 to 1.0} of what is verifiable in an answer, and their weighted "mean", which is the reward.
 
-    The components are rungs of the ladders in playground/scoring.py, for a request with a label, and in
-    playground/checking.py, for one without: each needs the one before. ended: nothing follows the object, and the
+    The components are rungs of the ladders in playground/judge/scoring.py, for a request with a label, and in
+    playground/judge/checking.py, for one without: each needs the one before. ended: nothing follows the object, and the
     model stopped by itself. faultless: nothing at all is wrong.
     """
     if "completion" in record:
@@ -132,8 +136,8 @@ def lay_out(learner, answers, kl_coef, ppo):
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
     log_probs, reference_log_probs, values = (torch.zeros_like(mask) for _ in range(3))
     rollout = {"prompts": prompts, "completions": completions}
-    with torch.no_grad(), models.half_precision(device.type):  # as after a step, so that rounding is the same
-        at_once = parallel.size() * memory.at_once(learner.tokenizer, *MOST_AT_ONCE)
+    with torch.no_grad(), hardware.half_precision(device.type):  # as after a step, so that rounding is the same
+        at_once = parallel.size() * hardware.at_once(learner.tokenizer, *MOST_AT_ONCE)
         for part, batch in learner.minibatches(rollout, rows, at_once):
             columns = list(part), slice(batch["completion_ids"].shape[1])
             log_probs[columns], _, values[columns] = evaluate_tokens(learner.policy, batch, learner.critic)
@@ -162,7 +166,7 @@ def improve(learner, rollout, ppo, rng):
     import torch
 
     watched, count = [], len(rollout["prompts"])
-    at_once = parallel.size() * memory.at_once(learner.tokenizer, *MOST_AT_ONCE)
+    at_once = parallel.size() * hardware.at_once(learner.tokenizer, *MOST_AT_ONCE)
     minibatches = max(1, round(count / ppo["minibatch_size"]))  # of even sizes: a step counts the same for one row
     for _ in range(ppo["epochs"]):
         epoch, order = [], rng.sample(range(count), count)
@@ -171,7 +175,7 @@ def improve(learner, rollout, ppo, rng):
             tokens = sum(len(rollout["completions"][row]) for row in minibatch)
             learner.optimizer.zero_grad()
             for _, batch in learner.minibatches(rollout, minibatch, at_once):
-                with models.half_precision(learner.accelerator.device.type):
+                with hardware.half_precision(learner.accelerator.device.type):
                     told = evaluate_tokens(learner.policy, batch, learner.critic, ppo["entropy_coef"] > 0)
                 part, seen_of_part = ppo_loss(*told, batch, ppo, tokens)
                 learner.accelerator.backward(part)  # gradients add up
@@ -221,7 +225,7 @@ def train(learner, draw, reward, validate, settings, artifact, track=lambda row,
     if progress is None:
         progress = {"update": 0, "kl_coef": ppo["kl_coef"], "collapsed": 0, "seconds": 0.0, "log": []}
         progress["validations"] = [{"update": 0, **validate()}]
-        models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+        weights.save_whole(learner.policy, learner.tokenizer, artifact / "model")
     validations, log = progress["validations"], progress["log"]
     bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
     while progress["update"] < ppo["updates"] and progress["collapsed"] < ppo["patience"]:
@@ -245,13 +249,13 @@ def train(learner, draw, reward, validate, settings, artifact, track=lambda row,
         bar.update()
         if update % ppo["show_every"] == 0:
             different = list({record["prompt"]: (record, *told) for record, *told in answers}.values())
-            tqdm.write(report.sampled_answers(f"update {update}", different[:SHOWN]))
+            tqdm.write(tables.sampled_answers(f"update {update}", different[:SHOWN]))
         due = update % ppo["validate_every"] == 0 or update == ppo["updates"]
         if due:
             validations.append({"update": update, **validate()})
             track({"validation": validations[-1]}, update)
             if validations[-1]["reward"] > max(row["reward"] for row in validations[:-1]):
-                models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+                weights.save_whole(learner.policy, learner.tokenizer, artifact / "model")
             gone = row.get("kl", 0) > ppo["kl_bound"] or validations[-1]["reward"] < validations[0]["reward"]
             progress["collapsed"] = progress["collapsed"] + 1 if gone else 0
         progress["seconds"] += time.time() - begin
@@ -266,13 +270,13 @@ def main():
     artifacts.lock(settings)
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
-    train_records, validation = (artifacts.read_records(paths[name]) for name in ("train.jsonl", "val.jsonl"))
-    tools, pool = toolbox.load_tools(paths["tools.json"]), artifacts.read_requests(settings["output_dir"])
-    labelled = artifacts.read_feedback(settings["output_dir"]) or train_records
+    train_records, validation = (read_records(paths[name]) for name in ("train.jsonl", "val.jsonl"))
+    tools, pool = toolbox.load_tools(paths["tools.json"]), read_requests(settings["output_dir"])
+    labelled = read_feedback(settings["output_dir"]) or train_records
     ppo = settings["ppo"]
     start_manifest = artifacts.require(settings["output_dir"], ppo["start"])
 
-    from playground import generation
+    from playground.model import generation
 
     learner, base = load_learner(settings, ppo["start"], paths["tools.json"])
     fitting = partial(generation.leave_out_long, tokenizer=learner.tokenizer, model=learner.policy, recipe=settings)
@@ -302,11 +306,11 @@ def main():
         rewards = [reward(*answered)["mean"] for answered in zip(completions, validation, strict=True)]
         return {"reward": mean(rewards), **scoring.summarize(scoring.judge(completions, validation, tools))}
 
-    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), start_manifest]
+    inputs = [*paths.values(), *later_files(settings["output_dir"]), start_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        memory.enough("ppo.minibatch_size", ppo["minibatch_size"]),
+        hardware.explain_oom("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
         progress = train(learner, draw, reward, validate, settings, artifact, track)
         if not parallel.is_main():
@@ -314,21 +318,21 @@ def main():
         log, validations = progress["log"], progress["validations"]
         before, best = validations[0], max(validations, key=lambda row: row["reward"])  # the first of equals
         constant = sum(row["constant_reward"] for row in log)
-        artifacts.write_json(artifact / "metrics.json", {
+        write_json(artifact / "metrics.json", {
             "validation_before": before,
             "validation_after": best,
             "updates": progress["update"],
             "constant_rewards": constant,
             "train_seconds": progress["seconds"],
             "tokens_per_second": sum(row["tokens"] for row in log) / progress["seconds"],
-            "peak_memory_mb": memory.peak_mb(),
+            "peak_memory_mb": hardware.peak_mb(),
         })  # fmt: skip
-        artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
+        write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
         names = dict.fromkeys(name for row in log for name in row if name not in UNPLOTTED)
         curves = {name: [(row["update"], row[name]) for row in log if name in row] for name in names}
         curves["reward on validation"] = [(row["update"], row["reward"]) for row in validations]
-        report.plot_curves(artifact / "ppo.png", curves, "update")
-        precision = "bfloat16 autocast" if models.has_bf16() else "float32"
+        plots.plot_curves(artifact / "ppo.png", curves, "update")
+        precision = "bfloat16 autocast" if hardware.has_bf16() else "float32"
         artifact.facts.update(device=str(learner.policy.device), dtype=precision)
 
     if constant:
@@ -341,8 +345,8 @@ def main():
           f"{before['exact_call']:.1%} and {after['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
           + (f"Update {best['update']} is kept, with {best['reward']:.3f}." if best is not before else
              f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
-    print(f"Written: {artifact.final}. Next: {artifacts.command('08_evaluate.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('08_evaluate.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main, in_parallel=True)
+    console.run(main, in_parallel=True)

@@ -178,6 +178,17 @@ def said_by_user(prompt):
     return "\n".join([first, *(line.removeprefix("User: ") for line in others if line.startswith("User: "))])
 
 
+def last_result(prompt):
+    """The tool's result that a record's prompt ends with, or None where it ends otherwise."""
+    line = prompt.rpartition("\n")[2]
+    if not line.startswith("Result: "):
+        return None
+    try:
+        return json.loads(line.removeprefix("Result: "))
+    except (ValueError, RecursionError):
+        return None
+
+
 def format_prompt(prompt):
     """What a model without a chat template sees before it writes a call."""
     return f"User: {prompt}\nCall:"

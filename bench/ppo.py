@@ -19,8 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import checking, learner, models, prompting, recipe
-from playground.sources import templates
+from playground.data import templates
+from playground.judge import checking, learner
+from playground.model import loading, prompting
+from playground.run import recipe
 
 ROOT = Path(__file__).parents[1]
 VENV = ROOT / ".venv-trl-ppo"
@@ -45,7 +47,7 @@ def installed():
 
 def ours(records, tools, tokenizer, settings):
     """Seconds of an update of stage 07."""
-    policy, reference = (models.load_model(models.EMBEDDED, settings) for _ in range(2))
+    policy, reference = (loading.load_model(loading.EMBEDDED, settings) for _ in range(2))
     ppo, checker = settings["ppo"], checking.Checker(records, tools)
     critic = learner.new_critic(policy, "own")
     learned = learner.prepare(policy, reference, critic, tokenizer, ppo["learning_rate"])
@@ -62,7 +64,7 @@ def ours(records, tools, tokenizer, settings):
 
 
 def theirs(python, prompts, end, ppo):
-    task = {"base": str(models.EMBEDDED), "prompts": prompts, "end": end, "updates": UPDATES, "length": LENGTH,
+    task = {"base": str(loading.EMBEDDED), "prompts": prompts, "end": end, "updates": UPDATES, "length": LENGTH,
             "minibatch_size": ppo["minibatch_size"], "epochs": ppo["epochs"]}  # fmt: skip
     command = [python, ROOT / "bench" / "ppo_trl.py"]
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True)
@@ -73,7 +75,7 @@ def theirs(python, prompts, end, ppo):
 
 def main():
     settings = recipe.load(None, [("generate.max_new_tokens", LENGTH), ("ppo.target_kl", None)])
-    ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), models.load_tokenizer(models.EMBEDDED)
+    ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), loading.load_tokenizer(loading.EMBEDDED)
     records = list(templates.build_splits({"train": ppo["rollouts"]}, tools, 0)["train"])
     prompts = [prompting.encode_prompt(record["prompt"], tokenizer) for record in records]
     python = installed()

@@ -14,8 +14,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tools as toolbox
-from playground import artifacts, recipe, scoring
-from playground.checking import Checker
+from playground.judge import scoring
+from playground.judge.checking import Checker
+from playground.run import artifacts, console, recipe
+from playground.run.files import read_records
 
 dpo = importlib.import_module("06_dpo")
 
@@ -24,13 +26,13 @@ def main():
     settings, _ = recipe.arguments(__doc__)
     paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
              for name in ("train.jsonl", "test.jsonl", "tools.json")}  # fmt: skip
-    train, test = (artifacts.read_records(paths[name]) for name in ("train.jsonl", "test.jsonl"))
+    train, test = (read_records(paths[name]) for name in ("train.jsonl", "test.jsonl"))
     tools = toolbox.load_tools(paths["tools.json"])
     artifacts.require(settings["output_dir"], "03_finetune")
 
-    from playground import generation, models
+    from playground.model import generation, loading
 
-    tokenizer, model, _ = models.load_start(settings, "03_finetune", paths["tools.json"])
+    tokenizer, model, _ = loading.load_start(settings, "03_finetune", paths["tools.json"])
     checker = Checker(train, tools)
 
     def exact(text, record):
@@ -58,4 +60,4 @@ def main():
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    console.run(main)

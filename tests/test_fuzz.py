@@ -18,18 +18,19 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import embedded_tokenizer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from test_sources_formats import EXAMPLES, places, replaced
 
 import tools as toolbox
-from playground import grammar, recipe
-from playground.artifacts import UserError
+from playground import grammar
+from playground.data.imports import records
+from playground.data.writing import InvalidRecord, Writer
 from playground.grammar.schema import build
 from playground.grammar.vocabulary import vocabulary_of
-from playground.sources import records
-from playground.sources.writing import InvalidRecord, Writer
+from playground.run import recipe
+from playground.run.errors import UserError
+from tests.conftest import embedded_tokenizer
+from tests.data.imports.test_formats import EXAMPLES, places, replaced
 
 MAX_SECONDS, MAX_BYTES = 5, 1_000_000_000
 QUICK = settings(max_examples=60, deadline=MAX_SECONDS * 1000, suppress_health_check=list(HealthCheck))

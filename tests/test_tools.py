@@ -6,11 +6,11 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tools as toolbox
+from tests.conftest import ROOT
 
 TOOLS = toolbox.load_tools()
 CALL = '{"tool": "get_weather", "args": {"city": "Oslo"}}'

@@ -1,0 +1,87 @@
+"""The weights of a model in training: adapters on them, a way between two of them, and how they are saved."""
+
+import contextlib
+import copy
+
+from playground.run import parallel
+
+
+def is_sharded(model):
+    """Whether several processes hold a part of the model's weights each (FSDP)."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def save(model, folder):
+    """Save a model, or its adapter; of several processes that have it or a part of it, the main one writes."""
+    options = {}
+    if is_sharded(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options["state_dict"] = get_model_state_dict(model, options=whole)
+    if parallel.is_main():
+        model.save_pretrained(folder, **options)
+
+
+@contextlib.contextmanager
+def interpolated(start, model, share):
+    """For a while the model's weights are start + share * (weights - start): WiSE-FT, arXiv:2109.01903.
+
+    What many steps agree on goes far from the start, and what single ones did to the weights does not: a part of the
+    way has much of the first and little of the second. start: the model that training started from; None where an
+    adapter is trained, without which the model is what it was.
+    """
+    import torch
+
+    if start is None:
+        from peft.helpers import rescale_adapter_scale
+
+        with rescale_adapter_scale(model, share):
+            yield
+        return
+    trained = [weights.detach().clone() for weights in model.parameters()]
+    with torch.no_grad():
+        for weights, first in zip(model.parameters(), start.parameters(), strict=True):
+            weights.copy_(torch.lerp(first, weights, share))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weights, last in zip(model.parameters(), trained, strict=True):
+                weights.copy_(last)
+
+
+def save_whole(model, tokenizer, folder):
+    """Save model and tokenizer so that `folder` needs no other: an adapter is merged into a copy of the weights."""
+    if not parallel.is_main():
+        return
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def lora_config(model, recipe):
+    """PEFT's configuration of trainable low-rank adapters on the layers that the recipe names."""
+    from peft import LoraConfig
+
+    settings = recipe["model"]
+    return LoraConfig(
+        r=settings["lora_rank"],
+        lora_alpha=settings["lora_alpha"],
+        target_modules=settings["lora_targets"],
+        # GPT-2 keeps its weights transposed (Conv1D), and PEFT must know.
+        fan_in_fan_out=model.config.model_type == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_lora(model, recipe):
+    """The model with those adapters on it."""
+    from peft import get_peft_model
+
+    model = get_peft_model(model, lora_config(model, recipe))
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):  # which would be saved in another order each time
+            config.target_modules = sorted(config.target_modules)
+    return model
