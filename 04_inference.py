@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 
 import tools as toolbox
+from playground import schemas
 from playground.run import artifacts, console, recipe
 from playground.run.console import printable
 from playground.run.errors import UserError
@@ -123,7 +124,7 @@ def chat(answer, history):
             answer(request)
         except KeyboardInterrupt:
             print("\n(stopped)")
-        except (UserError, toolbox.OutsideError) as error:
+        except (UserError, schemas.OutsideError) as error:
             print(error)
         except EOFError:
             print()

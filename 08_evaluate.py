@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 
 import tools as toolbox
+from playground import schemas
 from playground.judge import evaluation, scoring, statistics
 from playground.model.decoding import DECODINGS, grammar_of, grammars_of_calls
 from playground.run import artifacts, console, parallel, recipe
@@ -208,7 +209,7 @@ def main():
                 cells, judged, hashes[name] = evaluate_model(
                     name, folder, base_path, splits, tools, predictions, settings
                 )
-            except (UserError, toolbox.OutsideError) as error:
+            except (UserError, schemas.OutsideError) as error:
                 left_out[name] = str(error)
                 failed.append(name)
                 continue

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import tools as toolbox
-from playground import grammar
+from playground import grammar, schemas
 from playground.data.imports import records
 from playground.data.writing import InvalidRecord, Writer
 from playground.grammar.schema import build
@@ -85,7 +85,7 @@ def write(folder, value):
 
 
 def read_tool_file(entries, value, args):
-    toolbox.SLOW.clear()
+    schemas.SLOW.clear()
     with tempfile.TemporaryDirectory() as folder:
         try:
             tools = toolbox.load_tools(write(folder, entries))
@@ -138,7 +138,7 @@ def read_rows(data):
 
 def read_row(name, row):
     """Read a row after nine good ones of format `name`, and write what becomes of them."""
-    toolbox.SLOW.clear()
+    schemas.SLOW.clear()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.jsonl")
         path.write_text("".join(json.dumps(each) + "\n" for each in [*[EXAMPLES[name][0]] * 9, row]))
@@ -146,7 +146,7 @@ def read_row(name, row):
             with contextlib.redirect_stderr(io.StringIO()):
                 found, tools, _, _ = records.load(str(path), toolbox.load_tools())
             texts, _ = Writer(tools, "openai").text(found)
-        except (UserError, InvalidRecord, toolbox.OutsideError):
+        except (UserError, InvalidRecord, schemas.OutsideError):
             return
     "".join(texts).encode("utf-8")
 

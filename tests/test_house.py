@@ -24,9 +24,9 @@ MODULES = {
 
 def storey(module):
     first, *rest = module.split(".")
-    if module == "tools" or (first == "playground" and rest[:1] in ([], ["grammar"])):
-        return "ground"
-    return rest[0] if first == "playground" and len(rest) > 1 else "outside"
+    if first not in ("tools", "playground") or rest == ["__main__"]:
+        return "outside"
+    return "ground" if len(rest) < 2 or rest[0] == "grammar" else rest[0]
 
 
 def imports(module):

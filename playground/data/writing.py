@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 import tools as toolbox
+from playground import schemas, strict_json
 from playground.data.exports import EXPORTS
 from playground.data.leaks import HeldOut, Shared
 
@@ -48,9 +49,9 @@ class Writer:
         """Raises InvalidRecord for tools that cannot be written as UTF-8."""
         self.tools, self.export = tools, export
         for name, tool in tools.items():
-            if not toolbox.is_text(tool):
+            if not strict_json.is_text(tool):
                 raise InvalidRecord(f"tool {name} has half a character (a lone surrogate) in it")
-        self.validators = {name: toolbox.validator(tool["parameters"]) for name, tool in tools.items()}
+        self.validators = {name: schemas.validator(tool["parameters"]) for name, tool in tools.items()}
 
     def names(self, split):
         other = [f"{split}.{self.export}.jsonl", f"{split}.{self.export}.meta.jsonl"] if self.export else []
@@ -61,7 +62,9 @@ class Writer:
         lines, summary = [[] for _ in self.names("")], Summary()
         for record in records:
             call = json.loads(record["completion"])
-            if call["tool"] not in self.tools or toolbox.problems(self.validators[call["tool"]], call["args"]):
+            if call["tool"] not in self.tools or schemas.problems(
+                self.validators[call["tool"]], call["args"], call["tool"]
+            ):
                 raise InvalidRecord(f"{record['id']}: {toolbox.validate_call(call, self.tools)[0]}")
             lines[0].append(toolbox.to_json(record))
             if self.export:

@@ -13,6 +13,7 @@ import unicodedata
 from pathlib import Path
 
 import tools as toolbox
+from playground import schemas
 from playground.run import locking, parallel
 from playground.run.errors import UserError, why_not_written
 
@@ -64,7 +65,7 @@ def _run(main, in_parallel):
                 print(f"The executor of {tool} failed in {count} calls ({why}): mend it.", file=sys.stderr)
         parallel.leave()
         return
-    except (UserError, toolbox.ToolFileError, toolbox.OutsideError) as error:
+    except (UserError, toolbox.ToolFileError, schemas.OutsideError) as error:
         status, message = getattr(error, "status", 2), f"error: {error}".replace("\n", " ")
     except KeyboardInterrupt as interrupt:
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
@@ -116,7 +117,7 @@ def _interrupt_again(unraisable):
     """Ctrl-C in the middle of a finalizer is printed and forgotten by Python: let it come again, a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    elif not issubclass(unraisable.exc_type, toolbox.OutOfTime):  # which comes again by itself
+    elif not issubclass(unraisable.exc_type, schemas.OutOfTime):  # which comes again by itself
         sys.__unraisablehook__(unraisable)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
-import tools as toolbox
+from playground import schemas
 from playground.run import console
 from playground.run.errors import UserError
 from playground.run.files import read_json
@@ -92,7 +92,7 @@ def load(config=None, overrides=()):
         for part in reversed(key.split(".")):
             value = {part: value}
         _merge(recipe, value, "the command line")
-    for error in toolbox.validator(schema, Validator).iter_errors(recipe):
+    for error in schemas.validator(schema, Validator).iter_errors(recipe):
         raise UserError(f"recipe key {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}.")
     recipe["tools"]["file"] = _own_file(recipe["tools"]["file"])
     if config and recipe["model"]["trust_remote_code"] and not said(recipe, "model", "trust_remote_code"):
