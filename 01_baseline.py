@@ -2,10 +2,8 @@
 
     python 01_baseline.py
 
-A base model continues text. Asked for a call, it goes on writing whatever such a prompt might be followed
-by: more dialogue, mostly. We ask twice, to be fair to it: with the plain prompt that every later stage uses,
-and with a few-shot prompt that names the tools and shows worked examples. A base model does not know that
-a call ends where the line ends, so only its first line is judged.
+It is asked with the plain prompt that every later stage uses, and with a few-shot prompt that names the tools and shows
+worked examples. A base model does not know that a call ends where the line ends: only its first line is judged.
 
 Writes outputs/01_baseline/: metrics.json, predictions.jsonl, manifest.json. Next: 02_create_dataset.py
 """

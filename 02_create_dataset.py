@@ -3,42 +3,19 @@
     python 02_create_dataset.py
     python 02_create_dataset.py --size 1000000
     python 02_create_dataset.py --source toolbench --path ToolBench/data
-    python 02_create_dataset.py --source xlam_function_calling_60k.json
-    python 02_create_dataset.py --source my_chats.jsonl --export openai
+    python 02_create_dataset.py --source my_chats.jsonl --export openai      # or a dataset's name on the hub
     python 02_create_dataset.py --tools my_tools.json --examples my_examples.jsonl
-    python 02_create_dataset.py --config configs/unseen_tools.json
-    python 02_create_dataset.py --source teacher --size 100
+    python 02_create_dataset.py --config configs/unseen_tools.json           # prompts that list the tools there are
+    python 02_create_dataset.py --source teacher --size 100                  # a model writes its own records
     python 02_create_dataset.py --source teacher --teacher-url http://localhost:8000/v1 --teacher NAME
 
-A record is a request and the call that answers it. Templates make them: a phrasing ("what's the weather in
-{city}?") filled with entities (a city), then varied by rule. What makes the test mean something is that its
-phrasings *and* its entities never occur in training: a model that had only memorized would fail it. A second
-test, test_wild, was written by hand and looks like no template. A leak check looks for shared phrasings, shared
-entities and near-duplicates on every run, and stops the stage if it finds one.
+The test's phrasings *and* entities never occur in training, and a second one, test_wild, was written by hand: a model
+that had only memorized would fail both. A leak check stops the stage where anything is shared.
 
-Records also come from data that others have made: ToolBench's answer trees and conversations, or a file (or a
-dataset on the hub) in OpenAI's, TRL's, ShareGPT's, ToolACE's, FunctionGemma's, When2Call's, the Berkeley leaderboard's,
-xLAM's, Glaive's or Hermes' format. Their tools come with them, and the later stages use those. Rows that cannot be used
-are skipped and named.
-
-A tool of your own takes its schema and ten to thirty example requests with their calls: records are made from them by
-exchanging the values and varying the sentences (playground/data/examples.py), beside those of the default tools.
-With a teacher, more requests are asked for by showing it the examples (playground/data/teacher/self_instruct.py).
-
-The recipe unseen_tools teaches something else: prompts list the tools that there are, a few of many, and the test
-lists tools that training never saw (playground/data/unseen_tools.py).
-
-And a model can write its own (playground/data/teacher/toolformer.py): a teacher, by default what stage 03 has trained,
-calls tools for requests that nobody has labelled, and the calls that pass three filters are added to the labelled
-records. The key of an endpoint is taken from OPENAI_API_KEY. What the teacher has said is kept beside the artifact,
-in 02_create_dataset.asked.jsonl, and not asked again.
-
-The stages after SFT get requests of their own: feedback.jsonl, records that SFT does not see, and rl.jsonl, without
-calls.
-
-Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, feedback.jsonl, rl.jsonl,
-tools.json, README.md, balance.png, metrics.json; with --export openai, sharegpt or trl, train.openai.jsonl and so on;
-pairs.jsonl, for stage 06, where the source has chosen and rejected responses.
+Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl; for the stages after SFT
+feedback.jsonl, records that SFT does not see, rl.jsonl, requests without calls, and pairs.jsonl where the source has
+chosen and rejected answers; tools.json, README.md, balance.png, metrics.json; train.openai.jsonl with --export openai.
+The key of an endpoint is OPENAI_API_KEY; what a teacher said is kept in 02_create_dataset.asked.jsonl beside it.
 Next: 03_finetune.py
 """
 

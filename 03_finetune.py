@@ -5,19 +5,11 @@
     python 03_finetune.py --lora
     accelerate launch --config_file configs/accelerate/gpus.yaml 03_finetune.py    # see docs/scaling.md
 
-The loss is cross-entropy on the completion only: the model is not asked to learn to write requests. The
-end-of-sequence token is part of the completion, and here it really is: many tutorials set the padding token
-to the end-of-sequence token and then mask every padding token in the labels, so their model never learns to
-stop. Labels here are made from lengths, so that cannot happen.
+The loss is cross-entropy on the completion only, the end-of-sequence token included. Labels are made from lengths:
+masking every padding token, where that is the end-of-sequence token, gives a model that never learns to stop.
 
-The embedded model was pretrained with Muon (playground/model/muon.py), and is fine-tuned with it. Its rate stays up,
-and after two fifths of the steps the model that counts is the mean of the weights after each step (stochastic weight
-averaging, arXiv:1803.05407): what single batches did to it cancels out. Other models get AdamW and a rate that falls,
-as the literature has it. What the difference is worth is one of the things to try in README.md.
-
-After every epoch the model answers the validation requests for real (greedy, free), and the checkpoint with
-the most exact calls is kept: a lower loss is not the same as more right calls. Killed and started again, the
-stage goes on from its last epoch.
+After every epoch the model answers the validation requests for real (greedy, free), and the one with the most exact
+calls is kept. Killed and started again, the stage goes on from its last epoch.
 
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """
@@ -25,11 +17,10 @@ Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manif
 import random
 import time
 
-import tools as toolbox
 from playground.model import prompting
 from playground.run import artifacts, console, parallel, recipe, tracking
 from playground.run.errors import UserError
-from playground.run.files import read_records, write_json, write_jsonl
+from playground.run.files import write_json
 
 STAGE = "03_finetune"
 IGNORE = -100  # the label that cross-entropy skips
@@ -76,15 +67,14 @@ def completion_loss(model, inputs, tokens=None):
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
     """TRL's SFTTrainer with the loss above; after_epoch(epoch, model or its average) is called when one is done."""
-    import torch
     from datasets import Dataset
-    from torch.optim.swa_utils import AveragedModel
-    from transformers import DataCollatorForSeq2Seq, TrainerCallback
+    from transformers import DataCollatorForSeq2Seq
     from trl import SFTConfig, SFTTrainer
 
     from playground.data.augment import Exchange
+    from playground.model import weights
     from playground.model.muon import MuonAdamW
-    from playground.run import hardware, tracking
+    from playground.run import hardware
 
     # The largest part of a batch that fits and divides it; the parts' gradients are added up.
     at_once = next(n for n in range(sft["micro_batch_size"], 0, -1) if sft["batch_size"] % n == 0)
@@ -106,28 +96,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
             with hardware.half_precision(self.args.device.type):
                 return parallel.size() * completion_loss(model, inputs, num_items_in_batch)  # gradients are averaged
 
-    average = AveragedModel(model) if sft["average_from"] < 1 else None  # of no step yet
-
-    class Average(TrainerCallback):
-        def saved(self, state):
-            return artifact.path / f"checkpoint-{state.global_step}" / "average.pt"
-
-        def on_train_begin(self, args, state, control, **_):
-            if average and self.saved(state).exists():
-                average.load_state_dict(torch.load(self.saved(state), "cpu", weights_only=True))
-
-        def on_step_end(self, args, state, control, model=None, **_):
-            if average and state.global_step > sft["average_from"] * state.max_steps:
-                average.update_parameters(model)
-
-        def on_epoch_end(self, args, state, control, model=None, **_):
-            if average and average.n_averaged:
-                model = average.module
-                if parallel.is_main():  # before the trainer's own files, of which the last makes a checkpoint whole
-                    self.saved(state).parent.mkdir(exist_ok=True)
-                    torch.save(average.state_dict(), self.saved(state))
-            after_epoch(round(state.epoch), model)
-
+    average = weights.averaging(model, sft["average_from"], artifact.path, after_epoch)
     arguments = SFTConfig(
         output_dir=str(artifact.path),
         seed=settings["seed"],
@@ -135,7 +104,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=sft["batch_size"] // at_once,
         learning_rate=sft["learning_rate"],
-        lr_scheduler_type="constant_with_warmup" if average else "cosine",
+        lr_scheduler_type="constant_with_warmup" if sft["average_from"] < 1 else "cosine",
         warmup_steps=sft["warmup_ratio"],  # below 1, a share of all steps
         weight_decay=sft["weight_decay"],
         max_length=None,  # too long records have been left out, and counted
@@ -163,7 +132,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         train_dataset=Dataset.from_list([{**record, **encode(record, tokenizer)} for record in records]),
         processing_class=tokenizer,
         data_collator=collate,
-        callbacks=[Average(), tracking.callback(log)],
+        callbacks=[average, tracking.callback(log)],
         optimizers=(muon, None),
     )
     trainer.model_accepts_loss_kwargs = True  # so that it counts a step's tokens, whatever model this is
@@ -174,14 +143,11 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
 def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
     artifacts.lock(settings)
-    paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
-             for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
-    train, validation = read_records(paths["train.jsonl"]), read_records(paths["val.jsonl"])
-    tools = toolbox.load_tools(paths["tools.json"])
+    paths, train, validation, tools = artifacts.dataset(settings["output_dir"])
 
     from playground.judge import evaluation
     from playground.model import loading, weights
-    from playground.report import plots
+    from playground.report import plots, training
     from playground.run import hardware
 
     base = loading.find_base(settings["model"]["name"])
@@ -235,23 +201,15 @@ def main():
         losses = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
         best = max(validations, key=lambda row: (row["exact_call"], row["epoch"]))
         tokens = sum(length for length in lengths if length <= max_length) * sft["epochs"]
-        write_json(artifact / "metrics.json", {
-            "train_loss": sum(row["loss"] for row in losses) / len(losses),
-            "validation_before": validations[0],
-            "validation_after": best,
-            "train_seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-            "peak_memory_mb": hardware.peak_mb(),
-        })  # fmt: skip
-        write_jsonl(artifact / "log.jsonl", [*losses, *({"validation": row} for row in validations)])
-        plots.plot_curves(artifact / "loss.png", {
+        more = {"train_loss": sum(row["loss"] for row in losses) / len(losses)}
+        curves = {
             "training loss (nats a token)": [(row["epoch"], row["loss"]) for row in losses],
             "exact calls on validation": [(row["epoch"], row["exact_call"]) for row in validations],
-        }, "epoch")  # fmt: skip
-        artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if hardware.has_bf16() else "float32")
+        }
+        training.write(artifact, model, losses, validations, best, seconds, tokens, more)
+        plots.plot_curves(artifact / "loss.png", curves, "epoch")
 
-    print(f"Exact calls on validation: {validations[0]['exact_call']:.1%} before, {best['exact_call']:.1%} after "
-          f"(epoch {best['epoch']}, kept), in {seconds:.0f} s.")  # fmt: skip
+    print(f"{training.sentence(validations[0], best, seconds)} Epoch {best['epoch']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('04_inference.py')}")
 
 

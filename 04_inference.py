@@ -5,14 +5,8 @@
     python 04_inference.py --file requests.txt    # a request a line, or .jsonl with {"request": ...}
     python 04_inference.py --chat
 
-This is the whole of an agent: ask the model, run the call that it wrote, put call and result behind the request,
-and ask again, until it calls `respond`, which is its answer to you, or --max-turns is reached. What goes wrong is a
-result too, `{"error": ...}`, so the model sees it and may try again. A result is data: it stands on one line as
-JSON, and only what the model itself writes is ever read as a call.
-
-Decoding follows the tools' grammar (05_constrained.py shows how), so every call is valid and copies its arguments from
-the request; --constrained asks for valid calls only, --free leaves the model to itself. Each request is answered on its
-own, because the model has been trained on nothing longer. Mails "sent" are lines in outputs/outbox.jsonl.
+Decoding is grounded (see 05_constrained.py); --constrained asks for valid calls only, --free leaves the model to
+itself. Each request is answered on its own. Mails "sent" are lines in outputs/outbox.jsonl.
 
 Writes outputs/04_inference/, of a file: transcripts.jsonl, metrics.json, manifest.json. Next: 05_constrained.py
 """

@@ -4,17 +4,11 @@
     python 05_constrained.py --trace --prompt "What's the weather in Oslo?"
     python 05_constrained.py --schema any_schema.json --prompt "Ada Lovelace, born in 1815"
 
-A call that must be valid JSON for a known schema can be read by a machine that knows, after every token, which ones
-may come next. All others are given probability zero before one is chosen. The model still decides everything that the
-schema leaves open. `masked_decoding` below is the whole loop; playground/grammar/ is the machine. Told in three steps:
+`masked_decoding` below is the whole loop; playground/grammar/ is the machine that knows which tokens may come next.
 
 - *free*: the model writes what it likes;
-- *constrained*: what it writes is valid under the tools' schemas, at any budget that is large enough for the shortest
-  call, because a token is allowed only if the text can be completed with the tokens that are left after it;
-- *grounded*: and where a schema says that an argument is copied ("x-from": "request"), it is words of the request, so
-  an address is one that the user gave. A tool whose argument is missing is not called: the model asks for it instead.
-
-Where the grammar leaves one way on, its tokens are appended without asking the model: a valid call costs fewer passes.
+- *constrained*: what it writes is valid under the tools' schemas;
+- *grounded*: and arguments that a schema says are copied ("x-from": "request") are words of the request.
 
 Writes outputs/05_constrained/: metrics.json, predictions.jsonl, trace.html (one request step by step), trace.jsonl,
 manifest.json. Next: 06_dpo.py

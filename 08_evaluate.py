@@ -6,18 +6,11 @@
     python 08_evaluate.py --bfcl DIR --model NAME            # the Berkeley leaderboard's rows instead
     accelerate launch --config_file configs/accelerate/gpus.yaml 08_evaluate.py    # see docs/scaling.md
 
-The test's phrasings and entities occur in no training record; `test_wild` was written by hand and looks like no
-template. Every model there is (base, SFT, DPO, PPO) answers both, free and under the grammar of the tools: every
-request once, greedily, and some of them several times with sampling, which shows how sure a model is of what it
-does. All rates have 95% intervals (bootstrap over requests), because on a few hundred requests two models a point
-apart are the same; what one step changed is measured request by request, which is sharper.
+Rates have 95% intervals, bootstrap over requests; what one step changed is measured request by request. Outputs are
+kept with the hashes of data, model and settings: a second run generates what is new, and scores all again.
 
-The Berkeley leaderboard's rows are in the folder berkeley-function-call-leaderboard/bfcl_eval/data of
-github.com/ShishirPatil/gorilla. Each row has its own tools, listed in its prompt, which the models of the other
-stages were not trained to read. Several calls need room: --set generate.max_new_tokens=256.
-
-Every output is kept in predictions.jsonl, with the hashes of the data, the model and the settings. So a second
-run generates only what is new, and scores everything again.
+DIR: berkeley-function-call-leaderboard/bfcl_eval/data of github.com/ShishirPatil/gorilla. Each row lists its own tools;
+several calls need room: --set generate.max_new_tokens=256.
 
 Writes outputs/08_evaluate/: report.html, report.md, plots, metrics.json, predictions.jsonl, manifest.json.
 """

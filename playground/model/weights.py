@@ -85,3 +85,38 @@ def add_lora(model, recipe):
         if isinstance(config.target_modules, set):  # which would be saved in another order each time
             config.target_modules = sorted(config.target_modules)
     return model
+
+
+def averaging(model, begin, folder, after_epoch):
+    """For a Hugging Face Trainer: the mean of the weights after each step (SWA, arXiv:1803.05407).
+
+    begin: after which share of the steps; 1 for no mean. folder: the trainer's, whose checkpoints keep the mean too.
+    When an epoch is done, after_epoch(its number, the mean, or the model where there is none yet) is called.
+    """
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+    from transformers import TrainerCallback
+
+    average = AveragedModel(model) if begin < 1 else None  # of no step yet
+
+    class Average(TrainerCallback):
+        def saved(self, state):
+            return folder / f"checkpoint-{state.global_step}" / "average.pt"
+
+        def on_train_begin(self, args, state, control, **_):
+            if average and self.saved(state).exists():
+                average.load_state_dict(torch.load(self.saved(state), "cpu", weights_only=True))
+
+        def on_step_end(self, args, state, control, model=None, **_):
+            if average and state.global_step > begin * state.max_steps:
+                average.update_parameters(model)
+
+        def on_epoch_end(self, args, state, control, model=None, **_):
+            if average and average.n_averaged:
+                model = average.module
+                if parallel.is_main():  # before the trainer's own files, of which the last makes a checkpoint whole
+                    self.saved(state).parent.mkdir(exist_ok=True)
+                    torch.save(average.state_dict(), self.saved(state))
+            after_epoch(round(state.epoch), model)
+
+    return Average()

@@ -17,10 +17,11 @@ import shutil
 import time
 from pathlib import Path
 
+import tools as toolbox
 from playground.run import parallel
 from playground.run.console import command
 from playground.run.errors import OutputError, UserError
-from playground.run.files import NEW, read_json, sha256, write_json
+from playground.run.files import NEW, read_json, read_records, sha256, write_json
 from playground.run.locking import take
 from playground.run.manifest import base_files, manifest
 
@@ -38,6 +39,13 @@ def require(output_dir, stage, name="manifest.json"):
 
 def read_manifest(output_dir, stage):
     return read_json(require(output_dir, stage))
+
+
+def dataset(output_dir):
+    """({name: path} of stage 02's files, training records, validation records, the tools that they call)."""
+    names = ("train.jsonl", "val.jsonl", "tools.json")
+    paths = {name: require(output_dir, "02_create_dataset", name) for name in names}
+    return paths, *(read_records(paths[name]) for name in names[:2]), toolbox.load_tools(paths["tools.json"])
 
 
 @contextlib.contextmanager
