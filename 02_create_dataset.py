@@ -175,8 +175,10 @@ def main():
         print(f"{shorten(row['prompt'])}\n    -> {shorten(row['completion'])}\n")
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
     if dataset.feedback or dataset.unlabelled:
-        print(f"For stages 06 and 07: {len(dataset.feedback)} more records in feedback.jsonl, "
-              f"{len(dataset.unlabelled)} requests without calls in rl.jsonl.")  # fmt: skip
+        print(
+            f"For stages 06 and 07: {len(dataset.feedback)} more records in feedback.jsonl, "
+            f"{len(dataset.unlabelled)} requests without calls in rl.jsonl."
+        )
     print("Leak check, training against the others:")
     for split, figures in leaks.items():
         print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))

@@ -83,8 +83,9 @@ def trace(model, tokenizer, prompt, compiled, settings):
             probabilities = logits.float().softmax(dim=-1)
             step["chosen"], step["allowed"] = tokenizer.decode([token]), int(allowed.sum())
             step["removed"] = round(probabilities[~allowed].sum().item(), 4)
-            step["wanted"] = [(tokenizer.decode([i]), round(probabilities[i].item(), 4))
-                              for i in probabilities.topk(TOP).indices]  # fmt: skip
+            step["wanted"] = [
+                (tokenizer.decode([i]), round(probabilities[i].item(), 4)) for i in probabilities.topk(TOP).indices
+            ]
         steps.append(step)
 
     limit = max(settings["generate"]["max_new_tokens"], compiled.start.tokens_missing)
@@ -190,9 +191,11 @@ def main():
     print(f"{text}\n\n{f'on {len(requests)} test requests':28}   valid    tool   exact  passes   s/call")
     for name in ("base", "sft"):
         for way, summary in metrics[name].items():
-            print(f"{f'{name}, {way}':28} {summary['schema_validity']:7.1%} {summary['tool_accuracy']:7.1%} "
-                  f"{summary['exact_call']:7.1%} {summary['forward_passes_per_call']:7.1f} "
-                  f"{summary['seconds_per_call']:8.3f}")  # fmt: skip
+            print(
+                f"{f'{name}, {way}':28} {summary['schema_validity']:7.1%} {summary['tool_accuracy']:7.1%} "
+                f"{summary['exact_call']:7.1%} {summary['forward_passes_per_call']:7.1f} "
+                f"{summary['seconds_per_call']:8.3f}"
+            )
     print(f"The same text with and without jumps: {same:.1%} of the fine-tuned model's calls.")
     print(f"Written: {artifact.final}. Next: {console.command('06_dpo.py')}")
 

@@ -143,8 +143,10 @@ def evaluate_leaderboard(folder, settings):
                 except UserError:  # a schema that the grammar does not know, or no room for its shortest call
                     constrained.append(None)
             for decoding, completions in (("free", free), ("constrained", constrained)):
-                wrong = [bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
-                         for row, done in zip(rows, completions, strict=True)]  # fmt: skip
+                wrong = [
+                    bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
+                    for row, done in zip(rows, completions, strict=True)
+                ]
                 right = [float(kind is None) for kind in wrong]
                 interval = statistics.interval(right, settings["evaluate"]["bootstrap_samples"])
                 cells.setdefault(decoding, {})[category] = {"n": len(rows), "ast": interval}
@@ -175,8 +177,9 @@ def main():
     tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
     files = {"test": artifacts.require(output_dir, "02_create_dataset", "test.jsonl")}
     files |= {split: path for split in SPLITS if (path := files["test"].with_name(f"{split}.jsonl")).exists()}
-    splits = {split: evaluation.evenly_spaced(read_records(path), evaluate["requests"])
-              for split, path in files.items()}  # fmt: skip
+    splits = {
+        split: evaluation.evenly_spaced(read_records(path), evaluate["requests"]) for split, path in files.items()
+    }
     datasets = {split: sha256(path) for split, path in files.items()}
     tools = toolbox.load_tools(tool_file)
     base = artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]

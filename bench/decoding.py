@@ -95,8 +95,10 @@ def measure(label, model, tokenizer, prompts, tools, settings, free_as_long):
         "generate, xgrammar": timed(lambda prompt: generate(prompt, [LogitsProcessor(theirs)]), prompts),
     }
     for name, (took, tokens) in measured.items():
-        print(f"{label:24} {name:22} {1000 * took:8.1f} ms and {sum(tokens) / len(tokens):5.1f} tokens a call   "
-              f"ratio {took / ours_took:.2f}")  # fmt: skip
+        print(
+            f"{label:24} {name:22} {1000 * took:8.1f} ms and {sum(tokens) / len(tokens):5.1f} tokens a call   "
+            f"ratio {took / ours_took:.2f}"
+        )
 
 
 def main():

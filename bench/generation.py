@@ -61,9 +61,11 @@ def compare(model, tokenizer, prompts, grammar, settings):
                 "one by one": lambda: theirs(model, tokenizer, some, limit, held_to, 1),  # noqa: B023
             }
             ms = {name: 1000 * timed(way)[0] / len(some) for name, way in ways.items()}
-            print(f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
-                  f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
-                  f"{ms['one by one'] / ms['ours']:7.2f}")  # fmt: skip
+            print(
+                f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
+                f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
+                f"{ms['one by one'] / ms['ours']:7.2f}"
+            )
 
 
 def batched(model, tokenizer, settings):

@@ -71,8 +71,10 @@ def main():
         enums = f", as enums of all spans {1000 * theirs:.0f}" if theirs else ""
         print(f"grammar of a request of {words} words: {1000 * mine:.2f} ms{enums}")
     records = list(templates.build_splits({"val": REQUESTS}, tools, 0)["val"])
-    calls = [(row["prompt"].split("\n")[0], prompting.encode_completion(row["completion"], tokenizer)[:-1])
-             for row in records]  # fmt: skip
+    calls = [
+        (row["prompt"].split("\n")[0], prompting.encode_completion(row["completion"], tokenizer)[:-1])
+        for row in records
+    ]
     tokens = sum(len(ids) for _, ids in calls)
 
     def along(grammars):

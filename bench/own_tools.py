@@ -60,9 +60,10 @@ def evaluate(output_dir):
                 by_tool.setdefault(row["call"]["tool"], []).append(score["exact_call"])
             found[decoding] = {tool: sum(exact) / len(exact) for tool, exact in by_tool.items()}
             answers = zip(asked, outputs, scores, strict=True)
-            write_jsonl(output_dir / f"held_out.{decoding}.jsonl", [
-                row | {"output": output.text, "failure": score["failure"]} for row, output, score in answers
-            ])  # fmt: skip
+            write_jsonl(
+                output_dir / f"held_out.{decoding}.jsonl",
+                [row | {"output": output.text, "failure": score["failure"]} for row, output, score in answers],
+            )
         path.write_text(json.dumps(found))
     return json.loads(path.read_text())
 

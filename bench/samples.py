@@ -24,8 +24,10 @@ dpo = importlib.import_module("06_dpo")
 
 def main():
     settings, _ = recipe.arguments(__doc__)
-    paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
-             for name in ("train.jsonl", "test.jsonl", "tools.json")}  # fmt: skip
+    paths = {
+        name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
+        for name in ("train.jsonl", "test.jsonl", "tools.json")
+    }
     train, test = (read_records(paths[name]) for name in ("train.jsonl", "test.jsonl"))
     tools = toolbox.load_tools(paths["tools.json"])
     artifacts.require(settings["output_dir"], "03_finetune")

@@ -126,8 +126,10 @@ def main():
         print(f"{name:32} {row['examples/s']:6.2f} examples/s {row['tokens/s']:7.0f} tokens/s   loss {row['loss']:.3f}")
     *plain, ours = rows.values()
     for name, row in zip(rows, plain, strict=False):
-        print(f"beside {name}: ratio {ours['examples/s'] / row['examples/s']:.2f}, "
-              f"of the losses {ours['loss'] / row['loss']:.4f}")  # fmt: skip
+        print(
+            f"beside {name}: ratio {ours['examples/s'] / row['examples/s']:.2f}, "
+            f"of the losses {ours['loss'] / row['loss']:.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,10 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="embedded")
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
-    models = {name: [run(seed, list_tools, options) for seed in options.seeds]
-              for name, list_tools in (("tools listed", True), ("not listed", False))}  # fmt: skip
+    models = {
+        name: [run(seed, list_tools, options) for seed in options.seeds]
+        for name, list_tools in (("tools listed", True), ("not listed", False))
+    }
     lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |"]
     lines.append("|---" * (len(COLUMNS) + 2) + "|")
     for name, runs in models.items():

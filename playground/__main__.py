@@ -57,8 +57,9 @@ def arguments():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(do, description):
-        made = commands.add_parser(do.__name__, description=description,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        made = commands.add_parser(
+            do.__name__, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         made.set_defaults(do=do)
         return made
 

@@ -162,10 +162,11 @@ class Examples:
 def _free(shape, tool):
     """The arguments in whose texts single words may be exchanged, too (playground/data/augment.py)."""
     return [
-        slot.path[0] for slot in shape.slots
+        slot.path[0]
+        for slot in shape.slots
         if isinstance(slot.value[0] if isinstance(slot.value, list) else slot.value, str)
         and is_free(schema_at(tool["parameters"], slot.path))
-    ]  # fmt: skip
+    ]
 
 
 def _deal(wordings):

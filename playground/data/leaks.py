@@ -94,10 +94,12 @@ class HeldOut:
                 (record["prompt"], shared.closest[index][1]) for index, record in own if ratios[index] > MAX_OVERLAP
             ]
             figures[name] = {
-                "shared_phrasings": len(phrasings), "shared_entities": len(entities), "near_duplicates": len(close),
+                "shared_phrasings": len(phrasings),
+                "shared_entities": len(entities),
+                "near_duplicates": len(close),
                 "max_overlap": round(max(ratios.values()), 4),
                 "mean_overlap": round(sum(ratios.values()) / len(ratios), 4),
-            }  # fmt: skip
+            }
             found = {"phrasings": phrasings, "entities": entities, "near-duplicate requests": close}
             for what, examples in found.items():
                 if examples:

@@ -168,10 +168,14 @@ def collate(prompts, completions, pad_token_id, device):
 
     width, length = max(map(len, prompts)), max(map(len, completions))
     width += -(width + length) % hardware.PADDED_TO
-    ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c))
-           for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
-    mask = [[0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (length - len(c))
-            for p, c in zip(prompts, completions, strict=True)]  # fmt: skip
+    ids = [
+        [pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c))
+        for p, c in zip(prompts, completions, strict=True)
+    ]
+    mask = [
+        [0] * (width - len(p)) + [1] * (len(p) + len(c)) + [0] * (length - len(c))
+        for p, c in zip(prompts, completions, strict=True)
+    ]
     ids, mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
     return {"input_ids": ids, "attention_mask": mask,
             "completion_ids": ids[:, width:], "completion_mask": mask[:, width:].float()}  # fmt: skip

@@ -67,8 +67,10 @@ def load(path, recipe, base_path=None):
     tokenizer, model = load_tokenizer(path, recipe), load_model(path, recipe, base_path)
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
-        raise UserError(f"{path}: the tokenizer has {len(tokenizer)} tokens, more tokens than the model ({known}): "
-                        "take the tokenizer that belongs to it.")  # fmt: skip
+        raise UserError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens, more tokens than the model ({known}): "
+            "take the tokenizer that belongs to it."
+        )
     return tokenizer, model
 
 
@@ -87,8 +89,10 @@ def load_tokenizer(path, recipe=None):
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds no tokenizer that can be loaded ({first_line(error)}).") from None
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{path}: its tokenizer has no end-of-sequence token, so a model could never stop: name one as "
-                        '"eos_token" in tokenizer_config.json.')  # fmt: skip
+        raise UserError(
+            f"{path}: its tokenizer has no end-of-sequence token, so a model could never stop: name one as "
+            '"eos_token" in tokenizer_config.json.'
+        )
     # Sharing the padding token with end-of-text is safe here because labels and attention masks are always
     # built from lengths, never by comparing tokens with the padding token.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -127,8 +131,10 @@ def load_start(recipe, stage, tool_file):
     manifest = read_manifest(recipe["output_dir"], stage)
     trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]
     if trained_for != [sha256(tool_file)]:
-        raise UserError(f"{Path(recipe['output_dir'], stage)} was trained for other tools than those of {tool_file}: "
-                        f"run `{command(f'{stage}.py')}` again.")  # fmt: skip
+        raise UserError(
+            f"{Path(recipe['output_dir'], stage)} was trained for other tools than those of {tool_file}: "
+            f"run `{command(f'{stage}.py')}` again."
+        )
     tokenizer, model, base = load_checkpoint(recipe, stage)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload().requires_grad_(True)
@@ -152,8 +158,10 @@ def load_model(path, recipe, base_path=None):
     if settings["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
     if settings["device_map"] and parallel.size() > 1:
-        raise UserError("model.device_map spreads one model over the GPUs, and several processes need one each: "
-                        "set it to null, or start one process.")  # fmt: skip
+        raise UserError(
+            "model.device_map spreads one model over the GPUs, and several processes need one each: "
+            "set it to null, or start one process."
+        )
     place, adapter = hardware.device(settings["device"]), Path(path, "adapter_config.json").exists()
     _require_safetensors(path, "adapter_model.safetensors" if adapter else "*.safetensors")
     if adapter and (not base_path or Path(base_path, "adapter_config.json").exists()):  # which would name its own base

@@ -65,8 +65,10 @@ def compare(runs):
     first, *others = found
     for run in others:
         if found[run]["datasets"] != found[first]["datasets"]:
-            raise UserError(f"{run} and {first} answered different requests (by the test files' hashes): "
-                            "evaluate both on the same dataset.")  # fmt: skip
+            raise UserError(
+                f"{run} and {first} answered different requests (by the test files' hashes): "
+                "evaluate both on the same dataset."
+            )
     rows = []
     for split, cells in found[first]["splits"].items():
         models = dict.fromkeys(model for metrics in found.values() for model in metrics["splits"][split])

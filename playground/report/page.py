@@ -102,18 +102,22 @@ def _by_split(metrics, columns, row):
     """A table for each split, with row(cell) for each model and decoding."""
     return "".join(
         f"<h3>{text(split)}</h3>"
-        + _table(["", *columns], [[_name(model, decoding), *row(cell)]
-                                  for at, model, decoding, cell in _cells(metrics) if at == split])
+        + _table(
+            ["", *columns],
+            [[_name(model, decoding), *row(cell)] for at, model, decoding, cell in _cells(metrics) if at == split],
+        )
         for split in metrics["splits"]
-    )  # fmt: skip
+    )
 
 
 # ---- sections
 
 
 def _results(metrics):
-    note = _note("Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
-                 "test_wild was written by hand. Small print: 95% bootstrap intervals.")  # fmt: skip
+    note = _note(
+        "Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
+        "test_wild was written by hand. Small print: 95% bootstrap intervals."
+    )
     grid = _by_split(metrics, SHOWN, lambda cell: [_rate(cell[metric]) for metric in SHOWN.values()])
     columns = ["argument F1", "no tool needed, none called", "answer supported", "answer well formed"]
     more = _by_split(metrics, columns, lambda cell: [_rate(cell[metric]) for metric in scoring.DETAILS])
@@ -125,8 +129,10 @@ def _ladder(metrics):
                    "can show.")]  # fmt: skip
     for split, cells in metrics["splits"].items():
         parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
-        rows = [[f"{text(step['from'])} → {text(step['to'])}", *(_rate(step[metric], "+") for metric in STEPS.values())]
-                for step in metrics["differences"][split]]  # fmt: skip
+        rows = [
+            [f"{text(step['from'])} → {text(step['to'])}", *(_rate(step[metric], "+") for metric in STEPS.values())]
+            for step in metrics["differences"][split]
+        ]
         parts.append(_table(["step", *STEPS], rows))
     return "".join(parts)
 
@@ -227,9 +233,10 @@ def _examples(rows, splits):
     kinds = [kind for kind in scoring.FAILURES if any(row["failure"] == kind for key in chosen for row in outputs[key])]
     filters = "".join(
         f'<label>{name} <select id="filter-{name}"><option value="">all</option>'
-        + "".join(f"<option>{text(option)}</option>" for option in options) + "</select></label>"
+        + "".join(f"<option>{text(option)}</option>" for option in options)
+        + "</select></label>"
         for name, options in (("split", splits), ("model", names), ("kind", ["right", *kinds]))
-    )  # fmt: skip
+    )
     body = "".join(_example(key[0], records[key], outputs[key]) for key in chosen)
     note = _note(f"Requests on which models differ: {len(chosen)} of {len(differing)}.")
     head = "<thead><tr><th>request</th><th>right call</th><th>outputs</th></tr></thead>"

@@ -90,8 +90,9 @@ def costs(recorded):
             "peak memory": f"{max(memory) / 1000:.1f} GB" if memory else "",
         })  # fmt: skip
     whole = [sum(seconds) for seconds in zip(*recorded["seconds"].values(), strict=True)]
-    rows.append({"stage": "together", "peak memory": "",
-                 "seconds": f"{mean(whole):.0f} ({min(whole):.0f} to {max(whole):.0f})"})  # fmt: skip
+    rows.append(
+        {"stage": "together", "peak memory": "", "seconds": f"{mean(whole):.0f} ({min(whole):.0f} to {max(whole):.0f})"}
+    )
     return tables.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
 
 
@@ -103,10 +104,12 @@ def _kept(benchmark):
 def draw(recorded):
     """The ladder of the seeds' means; the bars go from the lowest to the highest seed."""
     cells = {
-        model: {decoding: {metric: mean_and_range(cell[metric]) for metric in tables.STEPS.values()}
-                for decoding, cell in decodings.items()}
+        model: {
+            decoding: {metric: mean_and_range(cell[metric]) for metric in tables.STEPS.values()}
+            for decoding, cell in decodings.items()
+        }
         for model, decodings in recorded["splits"]["test"].items()
-    }  # fmt: skip
+    }
     plots.save(plots.draw_ladder(cells, "lowest to highest seed"), PICTURE)
 
 

@@ -91,7 +91,9 @@ def asking_rows(cells):
 
 def difference_rows(differences):
     return [
-        {"step": f"{row['from']} → {row['to']}",
-         **{title: rate(row[metric], sign="+") for title, metric in STEPS.items()}}
+        {
+            "step": f"{row['from']} → {row['to']}",
+            **{title: rate(row[metric], sign="+") for title, metric in STEPS.items()},
+        }
         for row in differences
-    ]  # fmt: skip
+    ]

@@ -41,8 +41,10 @@ def take(output_dir):
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "rb+")
         if not _lock(file):
             with file:
-                raise UserError(f"{output_dir} is in use by process {_owner(file)}: wait until that is done, or choose "
-                                "another --output-dir.")  # fmt: skip
+                raise UserError(
+                    f"{output_dir} is in use by process {_owner(file)}: wait until that is done, or choose "
+                    "another --output-dir."
+                )
         if os.fstat(file.fileno()).st_nlink:
             break
         file.close()  # the last owner deleted the file between opening and locking

@@ -97,8 +97,10 @@ def load(config=None, overrides=()):
     recipe["tools"]["file"] = _own_file(recipe["tools"]["file"])
     if config and recipe["model"]["trust_remote_code"] and not said(recipe, "model", "trust_remote_code"):
         recipe["model"]["trust_remote_code"] = False
-        print(f"{config} asks to run code of the model's: it is not run without --set model.trust_remote_code=true.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{config} asks to run code of the model's: it is not run without --set model.trust_remote_code=true.",
+            file=sys.stderr,
+        )
     return recipe
 
 

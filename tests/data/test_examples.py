@@ -17,8 +17,9 @@ from playground.run.errors import UserError
 from playground.run.files import read_jsonl
 from tests.conftest import ROOT
 
-TOOL_FILE, EXAMPLES, HELD_OUT = (ROOT / path for path in ("configs/own_tools.json", "configs/own_tools.jsonl",
-                                                          "bench/own_tools.jsonl"))  # fmt: skip
+TOOL_FILE, EXAMPLES, HELD_OUT = (
+    ROOT / path for path in ("configs/own_tools.json", "configs/own_tools.jsonl", "bench/own_tools.jsonl")
+)
 OWN = toolbox.load_tools(TOOL_FILE)
 TOOLS, _ = sources._with_default(OWN)
 TIMER = {
@@ -86,7 +87,7 @@ def of_timer(rows, tmp_path, **settings):
         ("Rows 1, 2 and 3", {"i": [1, 2, 3]}, {("i",): [7]}, "Rows 7"),
         ("To Ada in Rome", {"to": {"who": "Ada", "city": "Rome"}}, {("to", "city"): "Oslo"}, "To Ada in Oslo"),
     ],
-)  # fmt: skip
+)
 def test_a_value_is_exchanged_in_request_and_call_alike(request_, args, values, expected):
     found, changed = slots.fill(slots.find(request_, args), values)
     assert found == expected
@@ -183,8 +184,9 @@ def test_numbers_booleans_enums_and_lists_are_exchanged_within_the_schema(datase
     assert len(degrees) > 15 and min(degrees) >= 5 and max(degrees) <= 30
     assert {args.get("outside") for args in calls if "guests" in args} == {True, False, None}
     lengths = Counter(len(args["items"]) for args in calls if "items" in args)
-    assert set(lengths) == {1, 2, 3, 4, 5} and all(len(set(args["items"])) == len(args["items"]) for args in calls
-                                                   if "items" in args)  # fmt: skip
+    assert set(lengths) == {1, 2, 3, 4, 5} and all(
+        len(set(args["items"])) == len(args["items"]) for args in calls if "items" in args
+    )
     given = {json.dumps(row["call"]["args"]) for row in examples.read(EXAMPLES, TOOLS)}
     assert sum(json.dumps(args) in given for args in calls) < len(calls) / 3
 
@@ -196,8 +198,10 @@ def test_the_test_has_phrasings_and_texts_that_training_has_not(dataset):
     }
     assert not phrasings["train"] & (phrasings["test"] | phrasings["val"]) and not phrasings["test"] & phrasings["val"]
     assert [len(phrasings[split]) for split in ("train", "val", "test")] == [62, 9, 18]
-    stores = {split: {call_of(row)["args"]["restaurant"].casefold() for row in own_records(rows, "book_table")}
-              for split, rows in dataset.splits.items()}  # fmt: skip
+    stores = {
+        split: {call_of(row)["args"]["restaurant"].casefold() for row in own_records(rows, "book_table")}
+        for split, rows in dataset.splits.items()
+    }
     assert stores["test"] and not stores["test"] & stores["train"]
 
 
@@ -292,8 +296,7 @@ def test_examples_that_cannot_be_used_are_one_sentence(rows, message, tmp_path):
 
 
 def test_a_tool_of_which_there_is_no_example_is_named(tmp_path):
-    path = write(tmp_path / "a.jsonl", [row for row in read_jsonl(EXAMPLES)
-                                        if row["call"]["tool"] != "book_table"])  # fmt: skip
+    path = write(tmp_path / "a.jsonl", [row for row in read_jsonl(EXAMPLES) if row["call"]["tool"] != "book_table"])
     with pytest.raises(UserError, match="no example calls book_table"):
         build(**{"dataset.examples": str(path)})
     with pytest.raises(UserError, match="leave out --source"):

@@ -47,8 +47,10 @@ def split_of(phrasing):
 def wordings(phrasing, named=False):
     """Every wording of a phrasing, in plain words, each slot its argument's name or a word that occurs nowhere else."""
     for parts in (phrasing.parts, phrasing.contracted):
-        marks = [part if isinstance(part, list) else [f"{{{part[0]}}}" if named else f"slot{phrasing.id}{i}"]
-                 for i, part in enumerate(parts)]  # fmt: skip
+        marks = [
+            part if isinstance(part, list) else [f"{{{part[0]}}}" if named else f"slot{phrasing.id}{i}"]
+            for i, part in enumerate(parts)
+        ]
         for choice in itertools.product(*marks):
             yield "".join(choice).casefold()
 

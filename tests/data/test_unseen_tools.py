@@ -46,8 +46,10 @@ def test_the_right_tool_is_listed_or_respond_says_that_none_is(splits):
 
 def test_no_tool_argument_phrasing_or_entity_of_the_test_is_in_training(splits):
     leak_check(splits)
-    seen, unseen = ({name for record in records for name in listed_in(record)}
-                    for records in (splits["train"] + splits["val"], splits["test"]))  # fmt: skip
+    seen, unseen = (
+        {name for record in records for name in listed_in(record)}
+        for records in (splits["train"] + splits["val"], splits["test"])
+    )
     assert len(seen) > 60 and len(unseen) > 30
     assert not seen & unseen
     arguments = [{name for tool in part for name in TOOLS[tool]["parameters"]["properties"]} for part in (seen, unseen)]

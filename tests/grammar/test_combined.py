@@ -30,7 +30,8 @@ COMBINED = {
         "allOf": HOLDING_EACH_OTHER,
     },
     "a pointer with an escape": {
-        "$defs": {"a b": {"type": "string"}, "a%20b": {"type": "integer"}}, "$ref": "#/$defs/a%20b"
+        "$defs": {"a b": {"type": "string"}, "a%20b": {"type": "integer"}},
+        "$ref": "#/$defs/a%20b",
     },
     "names that are no texts": {"properties": {1: {"type": "null"}}, "required": ["1"]},
     "a pattern of a length": {"type": "string", "pattern": "a|é", "minLength": 2, "maxLength": 4},
@@ -38,12 +39,13 @@ COMBINED = {
     "a pattern of any length, cut short": {"type": "string", "pattern": "^(é|€)+(x|zz)?$", "maxLength": 3},
     "a shortest text of too many characters": {"type": "string", "pattern": "^(abc|😀)$", "maxLength": 2},
     "names of a pattern, one of them with more to meet": {
-        "properties": {"a1": {"minimum": 3}, "b": {"type": "null"}}, "required": ["b", "a2"],
+        "properties": {"a1": {"minimum": 3}, "b": {"type": "null"}},
+        "required": ["b", "a2"],
         "patternProperties": {"^a[0-4]$": {"type": "integer"}},
     },
     "names of which a pattern leaves two": {"patternProperties": {"^(é|\\\\)$": {"type": "null"}}, "minProperties": 1},
     "an empty pattern, repeated": {"type": "string", "pattern": "(){4000}", "maxLength": 1},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", COMBINED)

@@ -28,7 +28,7 @@ SCHEMAS = {
         "required": ["é"],
     },
     "short strings": {"type": "string", "minLength": 3},
-}  # fmt: skip
+}
 
 
 def walk(compiled, tokenizer, budget, rng):
@@ -239,7 +239,7 @@ HOSTILE = {
     "a draft 4 enum of 4,000 mixed values": {"$schema": DRAFT_4, "enum": [*words(2000), *range(2000)]},
     "a long name in an open object": {"properties": {"a" * 10**6: {}}, "additionalProperties": True},
     "a number of 5,000 digits": {"const": 10**5000},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -131,9 +131,11 @@ def objects(draw, inner):
         {name: pairs[name][1] if name in required else st.one_of(st.just(...), pairs[name][1]) for name in names}
     ).map(lambda value: {name: value[name] for name in names if value[name] is not ...})
     if others_are != "none":
-        keyword = {"additionalProperties": {"type": "integer"}} if others_are == "open" else {
-            "patternProperties": {NAMES: {"type": "integer"}}, "additionalProperties": False
-        }  # fmt: skip
+        keyword = (
+            {"additionalProperties": {"type": "integer"}}
+            if others_are == "open"
+            else {"patternProperties": {NAMES: {"type": "integer"}}, "additionalProperties": False}
+        )
         schema |= keyword
         other = st.text(TEXT, max_size=4) if others_are == "open" else st.from_regex(NAMES, fullmatch=True)
         others = st.dictionaries(other.filter(lambda name: name not in names), st.integers(0, 9))

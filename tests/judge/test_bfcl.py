@@ -33,11 +33,13 @@ def right_calls(row):
     """Calls with the first accepted value of each argument, without those that may be left out."""
     required = {function["name"]: function["parameters"]["required"] for function in row["functions"]}
     return [
-        (name, {key: concrete(values[0]) for key, values in accepted.items()
-                if "" not in values or key in required[name]})
+        (
+            name,
+            {key: concrete(values[0]) for key, values in accepted.items() if "" not in values or key in required[name]},
+        )
         for answer in row["answers"]
         for name, accepted in answer.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_every_rows_own_answer_is_right(rows):
@@ -165,8 +167,10 @@ def test_of_the_whole_leaderboards_folder_only_the_known_categories_are_read(tmp
         for folder in (tmp_path, tmp_path / "possible_answer"):
             (folder / f"BFCL_{name}.json").write_text(json.dumps(row))
     assert {category: row["id"] for category, (row,) in bfcl.load(tmp_path).items()} == {
-        "simple": "v4_simple_python", "multiple": "v4_multiple", "irrelevance": "v10_irrelevance",
-    }  # fmt: skip
+        "simple": "v4_simple_python",
+        "multiple": "v4_multiple",
+        "irrelevance": "v10_irrelevance",
+    }
 
 
 def test_files_that_are_missing_or_broken_are_named(tmp_path):

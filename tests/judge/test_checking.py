@@ -95,8 +95,10 @@ def test_only_a_call_that_makes_nothing_up_and_explains_its_request_is_sure():
 
 def test_an_answer_states_the_result_in_words_that_answers_have():
     prompt = toolbox.with_results("weather in Oslo", OSLO)
-    found = {message: check(prompt, "respond", message=message) for message in
-             ("It is 3 °C and rainy in Oslo.", "It is 4 °C and rainy in Oslo.", "It is fence in Oslo.")}  # fmt: skip
+    found = {
+        message: check(prompt, "respond", message=message)
+        for message in ("It is 3 °C and rainy in Oslo.", "It is 4 °C and rainy in Oslo.", "It is fence in Oslo.")
+    }
     facts = [(checks["grounded"], checks["explained"]) for checks in found.values()]
     assert facts == [(1.0, 1.0), (0.5, 0.5), (0.8, 0.0)]  # "4" is not supported, "fence" unheard of
 

@@ -124,9 +124,10 @@ def test_a_strangers_manifest_does_not_let_code_run_nor_does_an_export_delete_wh
     manifest.write_text(json.dumps(told))
     trusted, load = [], loading.load_checkpoint
     monkeypatch.setattr(
-        loading, "load_checkpoint",
+        loading,
+        "load_checkpoint",
         lambda recipe, stage: trusted.append(recipe["model"]["trust_remote_code"]) or load(recipe, stage),
-    )  # fmt: skip
+    )
     (tmp_path / "plain.partial").mkdir()
     (tmp_path / "plain.partial" / "mine.txt").touch()
     export.export(tmp_path / "03_finetune", tmp_path / "plain")

@@ -38,8 +38,9 @@ def answers_of(texts, tokenizer):
     """What sample_answers would return; rewards from 0 to 1, so that there is something to learn."""
     records = [WEATHER, EMAIL, {"id": "3", "prompt": "hi"}]
     parts = [{"mean": 1.0}, {"mean": 0.0}, {"mean": 0.5}]
-    return [(record, as_answer(text, tokenizer), part)
-            for record, text, part in zip(records, texts, parts, strict=True)]  # fmt: skip
+    return [
+        (record, as_answer(text, tokenizer), part) for record, text, part in zip(records, texts, parts, strict=True)
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -460,8 +461,9 @@ def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path)
     for name in ("policy", "critic"):
         one, other = (getattr(learned, name).state_dict() for learned in (whole, resumed))
         assert all(torch.equal(one[key], other[key]) for key in one)
-    rows = [[{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]]
-            for p in (unbroken, progress)]  # fmt: skip
+    rows = [
+        [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]] for p in (unbroken, progress)
+    ]
     assert rows[0] == rows[1]
     assert progress["kl_coef"] == unbroken["kl_coef"]
     assert progress["validations"] == unbroken["validations"]

@@ -48,8 +48,10 @@ def test_the_recipe_lora_trains_adapters_in_every_stage(tmp_path):
 
 def test_the_recipe_calculator_knows_two_tools(tmp_path):
     run_recipe("calculator", tmp_path)
-    called = {json.loads(record["completion"])["tool"]
-              for record in read_records(tmp_path / "02_create_dataset" / "train.jsonl")}  # fmt: skip
+    called = {
+        json.loads(record["completion"])["tool"]
+        for record in read_records(tmp_path / "02_create_dataset" / "train.jsonl")
+    }
     assert called == {"calculator", "respond"}
 
 
@@ -90,9 +92,11 @@ def tuned(tmp_path_factory):
 
 def test_the_training_stages_send_their_curves_to_tensorboard(tuned):
     pytest.importorskip("tensorboard")
-    names = {"03_finetune": {"loss", "validation/exact_call"},
-             "06_dpo": {"loss", "rewards/margins", "validation/exact_call"},
-             "07_ppo": {"reward/mean", "approx_kl", "validation/exact_call"}}  # fmt: skip
+    names = {
+        "03_finetune": {"loss", "validation/exact_call"},
+        "06_dpo": {"loss", "rewards/margins", "validation/exact_call"},
+        "07_ppo": {"reward/mean", "approx_kl", "validation/exact_call"},
+    }
     for stage, expected in names.items():
         run(stage, tuned, "--set", "report_to=tensorboard")
         found = scalars(tuned / stage / "tensorboard")

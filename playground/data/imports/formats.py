@@ -191,10 +191,11 @@ FORMATS = {
     "toolace": Format("ToolACE", ("conversations",), "Apache-2.0 as published", chats.read_toolace, "hermes"),
     "sharegpt": Format("ShareGPT with tools", ("conversations",), "your own data", chats.read_sharegpt, "hermes"),
     "trl": Format("TRL's conversations", ("messages",), "your own data", messages.read, "openai"),
-    "mobile_actions": Format("FunctionGemma's mobile actions", ("messages",), "CC BY 4.0 as published by Google",
-                             messages.read, "openai"),
+    "mobile_actions": Format(
+        "FunctionGemma's mobile actions", ("messages",), "CC BY 4.0 as published by Google", messages.read, "openai"
+    ),
     "when2call": Format("When2Call", ("messages",), "CC BY 4.0 as published by NVIDIA", messages.read, "openai"),
     "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation"), ""),
     "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id"), ""),
     "toolbench": Format("ToolBench", ("id", "conversations"), "Apache-2.0 as published"),
-}  # fmt: skip
+}

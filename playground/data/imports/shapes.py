@@ -49,9 +49,11 @@ def closed(schema):
 def in_json_schema(tool):
     """A tool whose parameters are JSON Schema: as it is, or with the types of Python or of Gemini ("STRING") mapped."""
     parameters = tool.get("parameters")
-    return tool if not isinstance(parameters, dict) or _is_own(parameters) else tool | {
-        "parameters": json_schema(parameters) | {"type": "object"}
-    }  # fmt: skip
+    return (
+        tool
+        if not isinstance(parameters, dict) or _is_own(parameters)
+        else tool | {"parameters": json_schema(parameters) | {"type": "object"}}
+    )
 
 
 def _is_own(schema):

@@ -52,8 +52,10 @@ class EndpointTeacher:
         examples = prompting.pick_examples(labelled, DEMONSTRATIONS if count is None else count, recipe["seed"])
         self.shown = [{"role": "system", "content": SYSTEM.format(tools=toolbox.signatures(tools))}]
         for row in examples:
-            self.shown += [{"role": "user", "content": row["prompt"]},
-                           {"role": "assistant", "content": row["completion"]}]  # fmt: skip
+            self.shown += [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]
         self.variant = 0  # of VARIANTS: the first that the endpoint has not refused
         self.opener = urllib.request.build_opener(_NoRedirects)
 

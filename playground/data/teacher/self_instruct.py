@@ -30,9 +30,11 @@ ROUNDS, SHOWN, WANTED = 8, 8, 10  # questions for each tool, examples shown in o
 LONGEST = 300  # characters of a request
 MOST = 40  # requests that are read from one answer
 SCHEMA = {
-    "type": "object", "required": ["requests"], "additionalProperties": False,
+    "type": "object",
+    "required": ["requests"],
+    "additionalProperties": False,
     "properties": {"requests": {"type": "array", "items": {"type": "string"}}},
-}  # fmt: skip
+}
 QUESTION = """These are requests for {name}: {description} Its arguments: {arguments}.
 {shown}
 Write {wanted} more such requests, one a line, each in other words and with other values. Say every value out."""
@@ -85,8 +87,10 @@ def more_examples(examples, tools, recipe):
             if _plain(request) not in known:
                 known.add(_plain(request))
                 requests.append((tool, request))
-    rows = [{"prompt": row["prompt"], "completion": toolbox.to_json(row["call"]), "meta": {"tool": row["call"]["tool"]}}
-            for row in examples]  # fmt: skip
+    rows = [
+        {"prompt": row["prompt"], "completion": toolbox.to_json(row["call"]), "meta": {"tool": row["call"]["tool"]}}
+        for row in examples
+    ]
     labeller = (EndpointTeacher if settings["url"] else asking.LocalTeacher)(recipe, tools, rows)
     samples = asking.ask_all(labeller, [request for _, request in requests], cache) if requests else []
     kept, left_out = keep(requests, samples, examples, tools, settings)

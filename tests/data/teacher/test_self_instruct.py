@@ -109,8 +109,10 @@ def test_what_an_endpoint_writes_joins_training_alone(tmp_path, monkeypatch):
     assert server.bodies[0]["response_format"]["json_schema"]["schema"] == self_instruct.SCHEMA
     asked = [body for body in server.bodies if "more such requests" not in body["messages"][-1]["content"]]
     assert len(asked) == 2  # the example is not asked again, nor what was written twice
-    written = {split: [row for row in rows if re.search(r"own/\w+/t\d", row["meta"].get("phrasing", ""))]
-               for split, rows in dataset.splits.items()}  # fmt: skip
+    written = {
+        split: [row for row in rows if re.search(r"own/\w+/t\d", row["meta"].get("phrasing", ""))]
+        for split, rows in dataset.splits.items()
+    }
     assert len(written["train"]) > 4 and not written["val"] and not written["test"]
     assert any(re.search(r"(?i)feels best at \d+ degrees overnight", row["prompt"]) for row in written["train"])
 
