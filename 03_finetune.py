@@ -16,6 +16,7 @@ Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manif
 
 import random
 import time
+from functools import partial
 
 from playground.model import prompting
 from playground.run import artifacts, console, parallel, recipe, tracking
@@ -168,7 +169,7 @@ def main():
     print(f"batches of {sft['batch_size']}, learning rate {sft['learning_rate']}.")
 
     asked = validation[: sft["validation_requests"]]
-    told = {"tokenizer": tokenizer, "records": asked, "tools": tools, "settings": settings}
+    validate = partial(evaluation.validate, tokenizer=tokenizer, records=asked, tools=tools, settings=settings)
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,
@@ -176,11 +177,11 @@ def main():
     ):
         validations = artifact.resumed("validations.json", [])
         if not validations:
-            validations.append({"epoch": 0, **evaluation.validate(model, **told)})
+            validations.append({"epoch": 0, **validate(model)})
             log({"validation": validations[0]}, 0)
 
         def after_epoch(epoch, model):
-            row = {"epoch": epoch, **evaluation.validate(model, **told)}
+            row = {"epoch": epoch, **validate(model)}
             validations[:] = [v for v in validations if v["epoch"] < epoch]  # killed between this and a checkpoint
             print(f"\nepoch {epoch}: {row['exact_call']:.0%} of {row['n']} validation requests exact")
             if row["exact_call"] >= max(v["exact_call"] for v in validations):

@@ -279,7 +279,7 @@ def main():
     from playground.model import generation
 
     learner, base = load_learner(settings, ppo["start"], paths["tools.json"])
-    fitting = partial(generation.leave_out_long, tokenizer=learner.tokenizer, model=learner.policy, recipe=settings)
+    fitting = partial(generation.leave_out_long, tokenizer=learner.tokenizer, model=learner.policy, settings=settings)
     labelled, pool = fitting(labelled), fitting(pool)
     if ppo["agree"] > ppo["samples"]:
         raise UserError(

@@ -28,7 +28,7 @@ class Completion:
 
 
 def generate(
-    model, tokenizer, prompts, recipe, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
+    model, tokenizer, prompts, settings, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
 ):
     """One Completion for each prompt (a record's `prompt`, or token ids), in their order.
 
@@ -44,13 +44,13 @@ def generate(
 
     from playground.grammar import TooManyWays
 
-    settings = recipe["generate"]
+    section = settings["generate"]
 
     def begin_text(prompt):
         matcher = (grammar(prompt) if callable(grammar) else grammar).matcher()
-        if matcher.min_tokens_to_complete > settings["max_new_tokens"]:
+        if matcher.min_tokens_to_complete > section["max_new_tokens"]:
             raise UserError(
-                f"generate.max_new_tokens is {settings['max_new_tokens']}: the shortest valid text needs "
+                f"generate.max_new_tokens is {section['max_new_tokens']}: the shortest valid text needs "
                 f"{matcher.min_tokens_to_complete} tokens."
             )
         return matcher
@@ -58,9 +58,9 @@ def generate(
     def encode(prompt):
         return prompting.encode_prompt(prompt, tokenizer) if isinstance(prompt, str) else prompt
 
-    temperature = settings["temperature"] if temperature is None else temperature
-    seed = recipe["seed"] if seed is None else seed
-    encoded = fit([encode(prompt) for prompt in prompts], model, settings["max_new_tokens"])
+    temperature = section["temperature"] if temperature is None else temperature
+    seed = settings["seed"] if seed is None else seed
+    encoded = fit([encode(prompt) for prompt in prompts], model, section["max_new_tokens"])
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
     in_shares = not weights.is_sharded(model)  # else all processes have to take part in every step of the model
@@ -72,12 +72,12 @@ def generate(
         """[(which prompt, its Completion)] of this process."""
         answered = []
         bar = tqdm(total=len(order), desc=progress, disable=progress is None, leave=False)
-        with bar, hardware.explain_oom("generate.batch_size", settings["batch_size"]):
-            for begin in range(0, len(order), settings["batch_size"]):
-                rows = order[begin : begin + settings["batch_size"]]
+        with bar, hardware.explain_oom("generate.batch_size", section["batch_size"]):
+            for begin in range(0, len(order), section["batch_size"]):
+                rows = order[begin : begin + section["batch_size"]]
                 matchers = [begin_text(prompts[i]) for i in rows] if grammar else None
                 batch = [encoded[i] for i in rows]
-                limit = settings["max_new_tokens"]
+                limit = section["max_new_tokens"]
                 try:
                     generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
                 except TooManyWays as error:
@@ -113,7 +113,7 @@ def fit(encoded, model, max_new_tokens):
     return [ids[-room:] for ids in encoded]
 
 
-def leave_out_long(rows, tokenizer, model, recipe):
+def leave_out_long(rows, tokenizer, model, settings):
     """The rows (records, or requests without a completion) that fit the model's positions, the others counted.
 
     For training on answers: each row has room for one of `generate.max_new_tokens`, and for its own completion.
@@ -125,7 +125,7 @@ def leave_out_long(rows, tokenizer, model, recipe):
 
     def length(row):
         own = len(prompting.encode_completion(row["completion"], tokenizer)) if "completion" in row else 0
-        return len(prompting.encode_prompt(row["prompt"], tokenizer)) + max(own, recipe["generate"]["max_new_tokens"])
+        return len(prompting.encode_prompt(row["prompt"], tokenizer)) + max(own, settings["generate"]["max_new_tokens"])
 
     kept = [row for row in rows if length(row) <= positions]
     if rows and not kept:

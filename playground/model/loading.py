@@ -59,12 +59,12 @@ def find_base(name):
     return find_base("embedded")
 
 
-def load(path, recipe, base_path=None):
+def load(path, settings, base_path=None):
     """(tokenizer, model) in a folder; base_path: of the model to which the folder's adapter belongs.
 
     Raises UserError where the tokenizer has tokens that the model does not know.
     """
-    tokenizer, model = load_tokenizer(path, recipe), load_model(path, recipe, base_path)
+    tokenizer, model = load_tokenizer(path, settings), load_model(path, settings, base_path)
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
         raise UserError(
@@ -74,7 +74,7 @@ def load(path, recipe, base_path=None):
     return tokenizer, model
 
 
-def load_tokenizer(path, recipe=None):
+def load_tokenizer(path, settings=None):
     """The tokenizer in a folder, padding on the left (as generation needs), with a padding token.
 
     Code that comes with it runs only where the recipe says `model.trust_remote_code`.
@@ -84,7 +84,7 @@ def load_tokenizer(path, recipe=None):
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            path, padding_side="left", trust_remote_code=bool(recipe and recipe["model"]["trust_remote_code"])
+            path, padding_side="left", trust_remote_code=bool(settings and settings["model"]["trust_remote_code"])
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds no tokenizer that can be loaded ({first_line(error)}).") from None
@@ -112,14 +112,14 @@ def count_tokens(texts):
     )
 
 
-def load_checkpoint(recipe, stage):
+def load_checkpoint(settings, stage):
     """(tokenizer, model, base) of a training stage's artifact, on the base model that its manifest names."""
-    base = find_base(read_manifest(recipe["output_dir"], stage)["base_model"]["name"])
-    path = require(recipe["output_dir"], stage, "model")
-    return *load(path, recipe, base["path"]), base
+    base = find_base(read_manifest(settings["output_dir"], stage)["base_model"]["name"])
+    path = require(settings["output_dir"], stage, "model")
+    return *load(path, settings, base["path"]), base
 
 
-def load_start(recipe, stage, tool_file):
+def load_start(settings, stage, tool_file):
     """(tokenizer, model, base) of the stage that another goes on training from; the model is whole.
 
     A LoRA adapter is merged into the weights and recipe["model"]["use_lora"] set: a new adapter goes on top, and
@@ -128,21 +128,21 @@ def load_start(recipe, stage, tool_file):
     """
     if parallel.shares_weights():
         raise UserError("this stage trains with the whole model in each process: take configs/accelerate/gpus.yaml.")
-    manifest = read_manifest(recipe["output_dir"], stage)
+    manifest = read_manifest(settings["output_dir"], stage)
     trained_for = [digest for name, digest in manifest["inputs"].items() if Path(name).name == "tools.json"]
     if trained_for != [sha256(tool_file)]:
         raise UserError(
-            f"{Path(recipe['output_dir'], stage)} was trained for other tools than those of {tool_file}: "
+            f"{Path(settings['output_dir'], stage)} was trained for other tools than those of {tool_file}: "
             f"run `{command(f'{stage}.py')}` again."
         )
-    tokenizer, model, base = load_checkpoint(recipe, stage)
+    tokenizer, model, base = load_checkpoint(settings, stage)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload().requires_grad_(True)
-    recipe["model"]["use_lora"] |= manifest["recipe"]["model"]["use_lora"]
+    settings["model"]["use_lora"] |= manifest["recipe"]["model"]["use_lora"]
     return tokenizer, model, base
 
 
-def load_model(path, recipe, base_path=None):
+def load_model(path, settings, base_path=None):
     """The causal language model in a folder, in the recipe's dtype, on its device, in evaluation mode, without dropout.
 
     Where the folder holds a LoRA adapter, it is put on the model in base_path, trainable.
@@ -154,24 +154,24 @@ def load_model(path, recipe, base_path=None):
     from transformers import AutoModelForCausalLM
 
     hardware.keep_freed()
-    settings = recipe["model"]
-    if settings["trust_remote_code"]:
+    section = settings["model"]
+    if section["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
-    if settings["device_map"] and parallel.size() > 1:
+    if section["device_map"] and parallel.size() > 1:
         raise UserError(
             "model.device_map spreads one model over the GPUs, and several processes need one each: "
             "set it to null, or start one process."
         )
-    place, adapter = hardware.device(settings["device"]), Path(path, "adapter_config.json").exists()
+    place, adapter = hardware.device(section["device"]), Path(path, "adapter_config.json").exists()
     _require_safetensors(path, "adapter_model.safetensors" if adapter else "*.safetensors")
     if adapter and (not base_path or Path(base_path, "adapter_config.json").exists()):  # which would name its own base
         raise UserError(f"{base_path or path} is an adapter and no whole model: give the model that it was made for.")
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base_path if adapter else path,
-            dtype=hardware.weights_dtype(settings["dtype"]),
-            device_map=settings["device_map"],
-            trust_remote_code=settings["trust_remote_code"],
+            dtype=hardware.weights_dtype(section["dtype"]),
+            device_map=section["device_map"],
+            trust_remote_code=section["trust_remote_code"],
             use_safetensors=True,
             # On a CPU, PyTorch's fused attention is slow backwards in bf16; plain matrix products are not.
             attn_implementation="eager" if place == "cpu" else None,
@@ -187,7 +187,7 @@ def load_model(path, recipe, base_path=None):
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Found missing adapter keys")
                 model = PeftModel.from_pretrained(model, path, is_trainable=True)
-        if not settings["device_map"]:
+        if not section["device_map"]:
             model.to(place)
     except (OSError, ValueError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
         raise UserError(f"{path} holds no model that can be loaded ({first_line(error)}).") from None
@@ -197,7 +197,7 @@ def load_model(path, recipe, base_path=None):
             module.p = 0.0
     # What a checkpoint says of sampling is not used here, and would be warned about.
     model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
-    torch.manual_seed(recipe["seed"])
+    torch.manual_seed(settings["seed"])
     return model.eval()
 
 

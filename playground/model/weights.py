@@ -61,26 +61,26 @@ def save_whole(model, tokenizer, folder):
     tokenizer.save_pretrained(folder)
 
 
-def lora_config(model, recipe):
+def lora_config(model, settings):
     """PEFT's configuration of trainable low-rank adapters on the layers that the recipe names."""
     from peft import LoraConfig
 
-    settings = recipe["model"]
+    section = settings["model"]
     return LoraConfig(
-        r=settings["lora_rank"],
-        lora_alpha=settings["lora_alpha"],
-        target_modules=settings["lora_targets"],
+        r=section["lora_rank"],
+        lora_alpha=section["lora_alpha"],
+        target_modules=section["lora_targets"],
         # GPT-2 keeps its weights transposed (Conv1D), and PEFT must know.
         fan_in_fan_out=model.config.model_type == "gpt2",
         task_type="CAUSAL_LM",
     )
 
 
-def add_lora(model, recipe):
+def add_lora(model, settings):
     """The model with those adapters on it."""
     from peft import get_peft_model
 
-    model = get_peft_model(model, lora_config(model, recipe))
+    model = get_peft_model(model, lora_config(model, settings))
     for config in model.peft_config.values():
         if isinstance(config.target_modules, set):  # which would be saved in another order each time
             config.target_modules = sorted(config.target_modules)

@@ -49,7 +49,7 @@ def dataset(output_dir):
 
 
 @contextlib.contextmanager
-def stage(recipe, name, inputs=(), resume=False, **facts):
+def stage(settings, name, inputs=(), resume=False, **facts):
     """A directory to write the artifact of stage `name` into; it becomes `outputs/<name>/` on leaving.
 
     inputs: files that the stage read; their hashes go into the manifest, with those of a base model that is a
@@ -57,8 +57,8 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
     otherwise it starts empty, and goes where the stage fails. `facts` (base model, device, dtype, ...) are written
     into the manifest, as is everything put into the dict `artifact.facts`. Raises as `lock` does.
     """
-    lock(recipe)
-    final = Path(recipe["output_dir"]) / name
+    lock(settings)
+    final = Path(settings["output_dir"]) / name
     partial = final.with_name(f"{name}.partial")
     started = time.time()
     artifact = Artifact(partial, final, facts)
@@ -70,7 +70,7 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
         return
     _require_own(partial, final)
     files = [*inputs, *base_files(facts.get("base_model"))]
-    key = {"recipe": recipe, "inputs": {str(path): sha256(path) for path in files}}
+    key = {"recipe": settings, "inputs": {str(path): sha256(path) for path in files}}
     if parallel.size() > 1:
         key["processes"] = parallel.size()  # another number draws other samples, so it cannot go on from there
     going_on = resume and _dict_in(partial / RUN) == key
@@ -100,15 +100,15 @@ def stage(recipe, name, inputs=(), resume=False, **facts):
         raise
 
 
-def lock(recipe):
+def lock(settings):
     """Keep other runs out of the recipe's output folder until this process ends, and finish what a killed one began.
 
     Call it before anything in the folder is read, so that what is read is what the manifest says. Raises UserError
     where a run is there already, OutputError where the folder cannot be written. Several processes that work as one
     meet here, and the main one keeps the lock for all.
     """
-    parallel.join(recipe)
-    folder = Path(recipe["output_dir"])
+    parallel.join(settings)
+    folder = Path(settings["output_dir"])
     try:
         if parallel.is_main():
             take(folder)

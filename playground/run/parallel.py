@@ -32,14 +32,14 @@ def shares_weights():
     return os.environ.get("ACCELERATE_USE_FSDP") == "true"
 
 
-def join(recipe):
+def join(settings):
     """Meet the other processes. Everything below needs it, where there are any."""
     if size() > 1:
         from accelerate import PartialState
 
         from playground.run import hardware
 
-        PartialState(cpu=hardware.device(recipe["model"]["device"]) == "cpu")
+        PartialState(cpu=hardware.device(settings["model"]["device"]) == "cpu")
 
 
 def leave():

@@ -32,13 +32,13 @@ TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
 Validator = extend(Draft202012Validator, type_checker=TYPES)
 
 
-class Recipe(dict):
+class Settings(dict):
     """The settings, by section. `origin` is what they were made from: `load(**origin)` makes them again."""
 
     origin = None
 
     def __or__(self, changes):
-        changed = Recipe(super().__or__(changes))
+        changed = Settings(super().__or__(changes))
         changed.origin = self.origin
         return changed
 
@@ -66,9 +66,9 @@ def arguments(description, add_flags=None):
     console.given[:] = [word for flag, value in shared.items() if value is not None for word in (flag, str(value))]
     console.given += [word for text in options.set for word in ("--set", text)]
     try:
-        recipe = load(options.config, _flags(options) + [_split(text) for text in options.set])
-        _require_tracker(recipe["report_to"])
-        return recipe, options
+        settings = load(options.config, _flags(options) + [_split(text) for text in options.set])
+        _require_tracker(settings["report_to"])
+        return settings, options
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -80,33 +80,33 @@ def load(config=None, overrides=()):
     run because a file says so. Raises UserError for an unknown key (naming the nearest known one) or a value out of its
     bounds.
     """
-    recipe = Recipe(read_json(CONFIGS / "default.json"))
-    recipe.origin = {"config": config, "overrides": list(overrides)}
+    settings = Settings(read_json(CONFIGS / "default.json"))
+    settings.origin = {"config": config, "overrides": list(overrides)}
     schema = read_json(CONFIGS / "recipe.schema.json")
     if config:
         changes = read_json(_own_file(config))
         if not isinstance(changes, dict):
             raise UserError(f"{config} holds no JSON object: a recipe reads {{...}}.")
-        _merge(recipe, changes, config)
+        _merge(settings, changes, config)
     for key, value in overrides:
         for part in reversed(key.split(".")):
             value = {part: value}
-        _merge(recipe, value, "the command line")
-    for error in schemas.validator(schema, Validator).iter_errors(recipe):
+        _merge(settings, value, "the command line")
+    for error in schemas.validator(schema, Validator).iter_errors(settings):
         raise UserError(f"recipe key {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}.")
-    recipe["tools"]["file"] = _own_file(recipe["tools"]["file"])
-    if config and recipe["model"]["trust_remote_code"] and not said(recipe, "model", "trust_remote_code"):
-        recipe["model"]["trust_remote_code"] = False
+    settings["tools"]["file"] = _own_file(settings["tools"]["file"])
+    if config and settings["model"]["trust_remote_code"] and not said(settings, "model", "trust_remote_code"):
+        settings["model"]["trust_remote_code"] = False
         print(
             f"{config} asks to run code of the model's: it is not run without --set model.trust_remote_code=true.",
             file=sys.stderr,
         )
-    return recipe
+    return settings
 
 
-def said(recipe, section, key):
+def said(settings, section, key):
     """What the command line, over the defaults, says of a setting that no file may decide alone."""
-    origin = getattr(recipe, "origin", None) or {"overrides": []}
+    origin = getattr(settings, "origin", None) or {"overrides": []}
     return load(None, origin["overrides"])[section][key]
 
 
@@ -116,12 +116,12 @@ def _own_file(path):
     return str(beside) if beside.exists() and not Path(path).exists() else path
 
 
-def sft_settings(recipe, base_kind):
+def sft_settings(settings, base_kind):
     """Section sft with what is null filled in for the kind of base model."""
-    sft = copy.deepcopy(recipe["sft"])
+    sft = copy.deepcopy(settings["sft"])
     by_model = sft.pop("by_model")
     defaults = by_model["embedded" if base_kind == "embedded" else "any"]
-    if base_kind == "embedded" and recipe["model"]["use_lora"]:
+    if base_kind == "embedded" and settings["model"]["use_lora"]:
         defaults |= by_model["embedded_lora"]
     return {**sft, **{key: value for key, value in defaults.items() if sft[key] is None}}
 
@@ -181,15 +181,15 @@ def _split(text):
         return key, value  # a bare word is a string
 
 
-def _merge(recipe, changes, origin, path=""):
+def _merge(settings, changes, origin, path=""):
     for key, value in changes.items():
-        if key not in recipe:
+        if key not in settings:
             key = key[:100]
-            nearest = difflib.get_close_matches(key, recipe, n=1, cutoff=0) or [""]
+            nearest = difflib.get_close_matches(key, settings, n=1, cutoff=0) or [""]
             raise UserError(f"{origin}: unknown key {path + key}; did you mean {(path + nearest[0]).rstrip('.')}?")
-        if isinstance(recipe[key], dict) and isinstance(value, dict):
-            _merge(recipe[key], value, origin, f"{path}{key}.")
-        elif isinstance(recipe[key], dict):
+        if isinstance(settings[key], dict) and isinstance(value, dict):
+            _merge(settings[key], value, origin, f"{path}{key}.")
+        elif isinstance(settings[key], dict):
             raise UserError(f"{origin}: {path + key} is a section: write {{...}} or {path + key}.KEY.")
         else:
-            recipe[key] = value
+            settings[key] = value

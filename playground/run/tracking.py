@@ -8,12 +8,12 @@ PROJECT = "tool-calls"
 
 
 @contextlib.contextmanager
-def tracker(recipe, artifact):
+def tracker(settings, artifact):
     """log(row, step) for a stage: sends the numbers in a row to where `report_to` says, none being nowhere.
 
     What a tracker keeps in files of its own is part of the artifact: `tensorboard --logdir outputs` shows them all.
     """
-    name = recipe["report_to"]
+    name = settings["report_to"]
     if name == "none" or not parallel.is_main():
         yield lambda row, step: None
         return

@@ -20,20 +20,20 @@ from playground.run.files import sha256
 DEMONSTRATIONS = 5  # for a teacher that was not trained on the labelled records
 
 
-def load_model(name, recipe):
+def load_model(name, settings):
     """(tokenizer, model, files of weights, whether a stage trained it) of a stage, its folder, or any causal LM.
 
     Raises UserError for a stage that has not run and for a model that is not there.
     """
     from playground.model import loading
 
-    folder = Path(name) if Path(name, "manifest.json").exists() else Path(recipe["output_dir"], name)
+    folder = Path(name) if Path(name, "manifest.json").exists() else Path(settings["output_dir"], name)
     if re.fullmatch(r"\d\d_\w+", folder.name):
-        tokenizer, model, _ = loading.load_checkpoint({**recipe, "output_dir": str(folder.parent)}, folder.name)
+        tokenizer, model, _ = loading.load_checkpoint({**settings, "output_dir": str(folder.parent)}, folder.name)
         return tokenizer, model, sorted((folder / "model").glob("*.safetensors")), True
     path = loading.find_base(name)["path"]
     files = sorted(Path(path).glob("*.safetensors"))
-    return *loading.load(path, recipe), files, False
+    return *loading.load(path, settings), files, False
 
 
 class LocalTeacher:
@@ -41,25 +41,25 @@ class LocalTeacher:
 
     block, workers = 64, 1
 
-    def __init__(self, recipe, tools, labelled):
+    def __init__(self, settings, tools, labelled):
         from playground.model import decoding
 
-        self.recipe, self.tools, self.schema = recipe, tools, toolbox.call_schema(tools)
-        self.tokenizer, self.model, self.files, tuned = load_model(recipe["teacher"]["model"], recipe)
+        self.settings, self.tools, self.schema = settings, tools, toolbox.call_schema(tools)
+        self.tokenizer, self.model, self.files, tuned = load_model(settings["teacher"]["model"], settings)
         self.weights = [sha256(path) for path in self.files]
-        count = recipe["teacher"]["demonstrations"]
+        count = settings["teacher"]["demonstrations"]
         count = (0 if tuned else DEMONSTRATIONS) if count is None else count
-        self.examples = prompting.pick_examples(labelled, count, recipe["seed"])
+        self.examples = prompting.pick_examples(labelled, count, settings["seed"])
         self.grammar = decoding.grammar_of(self.schema, self.tokenizer, "the tools' schemas")
 
     def question(self, prompts, index):
-        settings = self.recipe["teacher"]
+        section = self.settings["teacher"]
         if self.examples:
             prompts = [prompting.few_shot(prompt, self.examples, self.tools, self.tokenizer) for prompt in prompts]
         return {
-            "weights": self.weights, "schema": self.schema, "prompts": prompts, "samples": settings["samples"],
-            "temperature": settings["temperature"], "generate": self.recipe["generate"],
-            "seed": self.recipe["seed"] + index,
+            "weights": self.weights, "schema": self.schema, "prompts": prompts, "samples": section["samples"],
+            "temperature": section["temperature"], "generate": self.settings["generate"],
+            "seed": self.settings["seed"] + index,
         }  # fmt: skip
 
     def ask(self, question):
@@ -68,7 +68,7 @@ class LocalTeacher:
 
         count = question["samples"]
         samples = generation.generate(
-            self.model, self.tokenizer, [prompt for prompt in question["prompts"] for _ in range(count)], self.recipe,
+            self.model, self.tokenizer, [prompt for prompt in question["prompts"] for _ in range(count)], self.settings,
             grammar=self.grammar, temperature=question["temperature"], seed=question["seed"],
         )  # fmt: skip
         return [[sample.text for sample in samples[at : at + count]] for at in range(0, len(samples), count)]

@@ -16,7 +16,7 @@ from http.client import HTTPException
 import tools as toolbox
 from playground.model import prompting
 from playground.model.loading import within
-from playground.run import recipe as recipes
+from playground.run import recipe
 from playground.run.errors import UserError
 
 DEMONSTRATIONS = 5
@@ -43,13 +43,13 @@ class _Later(Exception):
 class EndpointTeacher:
     block, workers = 1, 4
 
-    def __init__(self, recipe, tools, labelled):
-        self.settings, self.seed, self.schema = recipe["teacher"], recipe["seed"], toolbox.call_schema(tools)
-        self.max_tokens = recipe["generate"]["max_new_tokens"]
+    def __init__(self, settings, tools, labelled):
+        self.settings, self.seed, self.schema = settings["teacher"], settings["seed"], toolbox.call_schema(tools)
+        self.max_tokens = settings["generate"]["max_new_tokens"]
         self.url = self.settings["url"].rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        self.key = _key_for(self.url, recipes.said(recipe, "teacher", "url"))
+        self.key = _key_for(self.url, recipe.said(settings, "teacher", "url"))
         count = self.settings["demonstrations"]
-        examples = prompting.pick_examples(labelled, DEMONSTRATIONS if count is None else count, recipe["seed"])
+        examples = prompting.pick_examples(labelled, DEMONSTRATIONS if count is None else count, settings["seed"])
         self.shown = [{"role": "system", "content": SYSTEM.format(tools=toolbox.signatures(tools))}]
         for row in examples:
             self.shown += [

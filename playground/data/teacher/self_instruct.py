@@ -45,16 +45,16 @@ UNSAID = "written requests that do not say every value of their call once"
 SAME_WORDS = "written requests in the words of another"
 
 
-def wanted(recipe):
+def wanted(settings):
     """Whether the recipe names a teacher that can write requests: an endpoint, or a model that is not this run's."""
-    return bool(recipe["teacher"]["url"]) or recipe["teacher"]["model"] != STAGE
+    return bool(settings["teacher"]["url"]) or settings["teacher"]["model"] != STAGE
 
 
 class EndpointWriter(EndpointTeacher):
     """Asks an endpoint for requests, instead of for calls."""
 
-    def __init__(self, recipe, tools):
-        super().__init__(recipe, tools, [])
+    def __init__(self, settings, tools):
+        super().__init__(settings, tools, [])
         self.schema = SCHEMA
 
     def question(self, prompts, index):
@@ -66,20 +66,20 @@ class EndpointWriter(EndpointTeacher):
 class LocalWriter(asking.LocalTeacher):
     """Asks a model on this machine for requests: text, under no grammar."""
 
-    def __init__(self, recipe, tools):
-        more = recipe["generate"] | {"max_new_tokens": LONGEST}
-        super().__init__(recipe | {"generate": more, "teacher": recipe["teacher"] | {"samples": 1}}, tools, [])
+    def __init__(self, settings, tools):
+        more = settings["generate"] | {"max_new_tokens": LONGEST}
+        super().__init__(settings | {"generate": more, "teacher": settings["teacher"] | {"samples": 1}}, tools, [])
         self.grammar, self.examples = None, []
 
 
-def more_examples(examples, tools, recipe):
+def more_examples(examples, tools, settings):
     """(examples like those of examples.py, {why: requests left out}, files read): what a teacher adds to `examples`.
 
     Raises UserError for a teacher that is not there or cannot be reached, and where nothing that it writes is kept.
     """
-    settings, cache = recipe["teacher"], Path(recipe["output_dir"], toolformer.CACHE)
-    writer = (EndpointWriter if settings["url"] else LocalWriter)(recipe, tools)
-    questions = list(_questions(examples, tools, recipe["seed"]))
+    section, cache = settings["teacher"], Path(settings["output_dir"], toolformer.CACHE)
+    writer = (EndpointWriter if section["url"] else LocalWriter)(settings, tools)
+    questions = list(_questions(examples, tools, settings["seed"]))
     answers = asking.ask_all(writer, [question for _, question in questions], cache)
     known, requests = {_plain(example["prompt"]) for example in examples}, []
     for (tool, _), (text, *_) in zip(questions, answers, strict=True):
@@ -91,14 +91,14 @@ def more_examples(examples, tools, recipe):
         {"prompt": row["prompt"], "completion": toolbox.to_json(row["call"]), "meta": {"tool": row["call"]["tool"]}}
         for row in examples
     ]
-    labeller = (EndpointTeacher if settings["url"] else asking.LocalTeacher)(recipe, tools, rows)
+    labeller = (EndpointTeacher if section["url"] else asking.LocalTeacher)(settings, tools, rows)
     samples = asking.ask_all(labeller, [request for _, request in requests], cache) if requests else []
-    kept, left_out = keep(requests, samples, examples, tools, settings)
+    kept, left_out = keep(requests, samples, examples, tools, section)
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no requests in its answers"
         raise UserError(f"the teacher adds no example ({why}): take another teacher, or leave it out.")
     print(f"The teacher's calls for {len(kept)} of the {len(requests)} requests that it wrote pass the filters.")
-    return kept, left_out, [] if settings["url"] else writer.files
+    return kept, left_out, [] if section["url"] else writer.files
 
 
 def _questions(examples, tools, seed):

@@ -91,20 +91,20 @@ def _check_text(value, name):
 # ---- samples -> records
 
 
-def add_records(requests, labelled, tools, recipe):
+def add_records(requests, labelled, tools, settings):
     """(records, {why: how many requests were left out}, files read): what the teacher adds to the labelled records.
 
     Raises UserError for a teacher that is not there or cannot be reached, and where no call passes the filters.
     """
-    settings = recipe["teacher"]
-    teacher = (EndpointTeacher if settings["url"] else asking.LocalTeacher)(recipe, tools, labelled)
-    samples = asking.ask_all(teacher, [row["prompt"] for row in requests], Path(recipe["output_dir"], CACHE))
-    agreed, left_out = agreement(requests, samples, tools, settings)
-    if settings["url"]:
-        tokenizer, model, files, _ = asking.load_model(settings["scorer"] or recipe["model"]["name"], recipe)
+    section = settings["teacher"]
+    teacher = (EndpointTeacher if section["url"] else asking.LocalTeacher)(settings, tools, labelled)
+    samples = asking.ask_all(teacher, [row["prompt"] for row in requests], Path(settings["output_dir"], CACHE))
+    agreed, left_out = agreement(requests, samples, tools, section)
+    if section["url"]:
+        tokenizer, model, files, _ = asking.load_model(section["scorer"] or settings["model"]["name"], settings)
     else:
         tokenizer, model, files = teacher.tokenizer, teacher.model, teacher.files
-    kept, useless = filter_by_loss(agreed, model, tokenizer, settings, recipe["generate"]["batch_size"])
+    kept, useless = filter_by_loss(agreed, model, tokenizer, section, settings["generate"]["batch_size"])
     left_out += useless
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
