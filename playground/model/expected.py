@@ -6,7 +6,7 @@ python -m playground expected embedded
 import time
 
 # Of `make run`: training steps' worth of work, and forward passes' worth of a batch. Fitted to whole runs with bf16
-# (bench/seeds.json), and to what bench/processors.py says of a processor without it.
+# (bench/seeds.json), and to single steps on a processor without it.
 WORK = {"embedded": (610, 159_000)}
 WIDTH, INNER, LAYERS, TOKENS, ROWS = 256, 704, 8, 1200, 64  # of the embedded model, and its batches
 
