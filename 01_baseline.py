@@ -2,10 +2,8 @@
 
     python 01_baseline.py
 
-A base model continues text. Asked for a call, it goes on writing whatever such a prompt might be followed
-by: more dialogue, mostly. We ask twice, to be fair to it: with the plain prompt that every later stage uses,
-and with a few-shot prompt that names the tools and shows worked examples. A base model does not know that
-a call ends where the line ends, so only its first line is judged.
+It is asked with the plain prompt that every later stage uses, and with a few-shot prompt that names the tools and shows
+worked examples. A base model does not know that a call ends where the line ends: only its first line is judged.
 
 Writes outputs/01_baseline/: metrics.json, predictions.jsonl, manifest.json. Next: 02_create_dataset.py
 """
@@ -13,7 +11,11 @@ Writes outputs/01_baseline/: metrics.json, predictions.jsonl, manifest.json. Nex
 import itertools
 
 import tools as toolbox
-from playground import artifacts, prompting, recipe, scoring, sources
+from playground.data import sources
+from playground.judge import scoring
+from playground.model import prompting
+from playground.run import artifacts, console, recipe
+from playground.run.files import write_json, write_jsonl
 
 POOL = 500  # training records that examples are picked from
 SHOWN = 4  # answers of each kind that are printed in full
@@ -41,19 +43,20 @@ def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
     artifacts.lock(settings)
     dataset = sources.build(settings)
-    from playground import generation, models
+    from playground.model import generation, loading
+    from playground.run import hardware
 
-    base = models.find_base(settings["model"]["name"])
-    tokenizer, model = models.load(base["path"], settings)
+    base = loading.find_base(settings["model"]["name"])
+    tokenizer, model = loading.load(base["path"], settings)
     tools, splits = dataset.tools, dataset.splits
-    first_turns = [row for row in splits["test"] if scoring.last_result(row["prompt"]) is None]
+    first_turns = [row for row in splits["test"] if toolbox.last_result(row["prompt"]) is None]
     requests = first_turns[: settings["baseline"]["requests"]]
     shown = list(itertools.islice(splits["train"], POOL))
     examples = prompting.pick_examples(shown, settings["baseline"]["shots"], settings["seed"])
     print(f"Asking {base['name']} {len(requests)} requests, plain and with {len(examples)} examples before each.\n")
 
     predictions, metrics = [], {}
-    with artifacts.stage(settings, "01_baseline", base_model=base, **models.placement(model)) as artifact:
+    with artifacts.stage(settings, "01_baseline", base_model=base, **hardware.placement(model)) as artifact:
         for kind in ("plain", "few_shot"):
             prompts = [row["prompt"] for row in requests]
             if kind == "few_shot":
@@ -72,13 +75,13 @@ def main():
             for row in predictions[-len(requests) :][:SHOWN]:
                 show(row)
         metrics = {**metrics["plain"], "few_shot": metrics["few_shot"]}
-        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
-        artifacts.write_json(artifact / "metrics.json", metrics)
+        write_jsonl(artifact / "predictions.jsonl", predictions)
+        write_json(artifact / "metrics.json", metrics)
 
     plain, shots = metrics["schema_validity"], metrics["few_shot"]["schema_validity"]
     print(f"Valid calls: {plain:.1%} with the plain prompt, {shots:.1%} with examples in the prompt.")
-    print(f"Written: {artifact.final}. Next: {artifacts.command('02_create_dataset.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('02_create_dataset.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    console.run(main)

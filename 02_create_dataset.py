@@ -3,42 +3,19 @@
     python 02_create_dataset.py
     python 02_create_dataset.py --size 1000000
     python 02_create_dataset.py --source toolbench --path ToolBench/data
-    python 02_create_dataset.py --source xlam_function_calling_60k.json
-    python 02_create_dataset.py --source my_chats.jsonl --export openai
+    python 02_create_dataset.py --source my_chats.jsonl --export openai      # or a dataset's name on the hub
     python 02_create_dataset.py --tools my_tools.json --examples my_examples.jsonl
-    python 02_create_dataset.py --config configs/unseen_tools.json
-    python 02_create_dataset.py --source teacher --size 100
+    python 02_create_dataset.py --config configs/unseen_tools.json           # prompts that list the tools there are
+    python 02_create_dataset.py --source teacher --size 100                  # a model writes its own records
     python 02_create_dataset.py --source teacher --teacher-url http://localhost:8000/v1 --teacher NAME
 
-A record is a request and the call that answers it. Templates make them: a phrasing ("what's the weather in
-{city}?") filled with entities (a city), then varied by rule. What makes the test mean something is that its
-phrasings *and* its entities never occur in training: a model that had only memorized would fail it. A second
-test, test_wild, was written by hand and looks like no template. A leak check looks for shared phrasings, shared
-entities and near-duplicates on every run, and stops the stage if it finds one.
+The test's phrasings *and* entities never occur in training, and a second one, test_wild, was written by hand: a model
+that had only memorized would fail both. A leak check stops the stage where anything is shared.
 
-Records also come from data that others have made: ToolBench's answer trees and conversations, or a file (or a
-dataset on the hub) in OpenAI's, TRL's, ShareGPT's, ToolACE's, FunctionGemma's, When2Call's, the Berkeley leaderboard's,
-xLAM's, Glaive's or Hermes' format. Their tools come with them, and the later stages use those. Rows that cannot be used
-are skipped and named.
-
-A tool of your own takes its schema and ten to thirty example requests with their calls: records are made from them by
-exchanging the values and varying the sentences (playground/sources/examples.py), beside those of the default tools.
-With a teacher, more requests are asked for by showing it the examples (playground/sources/self_instruct.py).
-
-The recipe unseen_tools teaches something else: prompts list the tools that there are, a few of many, and the test
-lists tools that training never saw (playground/sources/unseen_tools.py).
-
-And a model can write its own (playground/sources/teacher.py): a teacher, by default what stage 03 has trained,
-calls tools for requests that nobody has labelled, and the calls that pass three filters are added to the labelled
-records. The key of an endpoint is taken from OPENAI_API_KEY. What the teacher has said is kept beside the artifact,
-in 02_create_dataset.asked.jsonl, and not asked again.
-
-The stages after SFT get requests of their own: feedback.jsonl, records that SFT does not see, and rl.jsonl, without
-calls.
-
-Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl, feedback.jsonl, rl.jsonl,
-tools.json, README.md, balance.png, metrics.json; with --export openai, sharegpt or trl, train.openai.jsonl and so on;
-pairs.jsonl, for stage 06, where the source has chosen and rejected responses.
+Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl; for the stages after SFT
+feedback.jsonl, records that SFT does not see, rl.jsonl, requests without calls, and pairs.jsonl where the source has
+chosen and rejected answers; tools.json, README.md, balance.png, metrics.json; train.openai.jsonl with --export openai.
+The key of an endpoint is OPENAI_API_KEY; what a teacher said is kept in 02_create_dataset.asked.jsonl beside it.
 Next: 03_finetune.py
 """
 
@@ -47,9 +24,13 @@ import shutil
 import sys
 
 import tools as toolbox
-from playground import artifacts, models, recipe, report, sources
-from playground.sources.exports import EXPORTS
-from playground.sources.formats import FORMATS
+from playground.data import sources
+from playground.data.exports import EXPORTS
+from playground.data.imports.formats import FORMATS
+from playground.model import loading
+from playground.report import plots, tables
+from playground.run import artifacts, console, recipe
+from playground.run.files import write_json
 
 STAGE = "02_create_dataset"
 SHOWN = 6  # records printed
@@ -97,7 +78,7 @@ def counts_table(summaries):
         rest = {split: str(sum(by_tool[split][name] for name in names[TOOLS_SHOWN:])) for split in by_tool}
         rows.append({"call": f"{len(names) - TOOLS_SHOWN} others"} | rest)
     rows.append({"call": "all"} | {split: str(summary.n) for split, summary in summaries.items()})
-    return report.table(rows, ["call", *summaries]), by_tool
+    return tables.table(rows, ["call", *summaries]), by_tool
 
 
 def sources_table(summaries):
@@ -107,7 +88,7 @@ def sources_table(summaries):
             by_source[split][source] += count
     names = sorted(set().union(*by_source.values()))
     rows = [{"source": name} | {split: str(by_source[split][name]) for split in by_source} for name in names]
-    return report.table(rows, ["source", *summaries])
+    return tables.table(rows, ["source", *summaries])
 
 
 def lengths_table(summaries):
@@ -115,7 +96,7 @@ def lengths_table(summaries):
     rows = []
     for split, summary in summaries.items():
         kinds = {"prompt, characters": summary.prompt_chars, "completion, characters": summary.completion_chars}
-        tokens = models.count_tokens([f"{row['prompt']}{row['completion']}" for row in summary.first])
+        tokens = loading.count_tokens([f"{row['prompt']}{row['completion']}" for row in summary.first])
         if tokens:
             kinds[f"both, tokens (of {len(tokens)})"] = collections.Counter(tokens)
         for kind, lengths in kinds.items():
@@ -130,7 +111,7 @@ def lengths_table(summaries):
                     "longest": str(ordered[-1]),
                 }
             )
-    return report.table(rows, ["split", "length of", "median", "95%", "longest"])
+    return tables.table(rows, ["split", "length of", "median", "95%", "longest"])
 
 
 def in_words(leaks):
@@ -183,24 +164,26 @@ def main():
             shutil.copyfile(settings["tools"]["file"], artifact / "tools.json")
         else:
             entries = [{"type": "function", "function": tool} for tool in dataset.tools.values()]
-            artifacts.write_json(artifact / "tools.json", entries)
+            write_json(artifact / "tools.json", entries)
         card = data_card(dataset, summaries, leaks, settings["seed"])
         (artifact / "README.md").write_text(card, encoding="utf-8", errors="replace")
-        report.plot_balance(artifact / "balance.png", counts_table(summaries)[1])
+        plots.plot_balance(artifact / "balance.png", counts_table(summaries)[1])
         counts = {split: summary.n for split, summary in summaries.items()}
-        artifacts.write_json(artifact / "metrics.json", {"n": counts, "leaks": leaks, "left_out": dataset.left_out})
+        write_json(artifact / "metrics.json", {"n": counts, "leaks": leaks, "left_out": dataset.left_out})
 
     for row in summaries["train"].first[:SHOWN]:
         print(f"{shorten(row['prompt'])}\n    -> {shorten(row['completion'])}\n")
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
     if dataset.feedback or dataset.unlabelled:
-        print(f"For stages 06 and 07: {len(dataset.feedback)} more records in feedback.jsonl, "
-              f"{len(dataset.unlabelled)} requests without calls in rl.jsonl.")  # fmt: skip
+        print(
+            f"For stages 06 and 07: {len(dataset.feedback)} more records in feedback.jsonl, "
+            f"{len(dataset.unlabelled)} requests without calls in rl.jsonl."
+        )
     print("Leak check, training against the others:")
     for split, figures in leaks.items():
         print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))
-    print(f"Written: {artifact.final}. Next: {artifacts.command('03_finetune.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('03_finetune.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    console.run(main)

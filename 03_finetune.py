@@ -5,29 +5,23 @@
     python 03_finetune.py --lora
     accelerate launch --config_file configs/accelerate/gpus.yaml 03_finetune.py    # see docs/scaling.md
 
-The loss is cross-entropy on the completion only: the model is not asked to learn to write requests. The
-end-of-sequence token is part of the completion, and here it really is: many tutorials set the padding token
-to the end-of-sequence token and then mask every padding token in the labels, so their model never learns to
-stop. Labels here are made from lengths, so that cannot happen.
+The loss is cross-entropy on the completion only, the end-of-sequence token included. Labels are made from lengths:
+masking every padding token, where that is the end-of-sequence token, gives a model that never learns to stop.
 
-The embedded model was pretrained with Muon (playground/muon.py), and is fine-tuned with it. Its learning rate stays up,
-and after two fifths of the steps the model that counts is the mean of the weights after each step (stochastic weight
-averaging, arXiv:1803.05407): what single batches did to it cancels out. Other models get AdamW and a rate that falls,
-as the literature has it. What the difference is worth is one of the things to try in README.md.
-
-After every epoch the model answers the validation requests for real (greedy, free), and the checkpoint with
-the most exact calls is kept: a lower loss is not the same as more right calls. Killed and started again, the
-stage goes on from its last epoch.
+After every epoch the model answers the validation requests for real (greedy, free), and the one with the most exact
+calls is kept. Killed and started again, the stage goes on from its last epoch.
 
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """
 
 import random
 import time
+from functools import partial
 
-import tools as toolbox
-from playground import artifacts, parallel, prompting, recipe, tracking
-from playground.artifacts import UserError
+from playground.model import prompting
+from playground.run import artifacts, console, parallel, recipe, tracking
+from playground.run.errors import UserError
+from playground.run.files import write_json
 
 STAGE = "03_finetune"
 IGNORE = -100  # the label that cross-entropy skips
@@ -56,7 +50,7 @@ def completion_loss(model, inputs, tokens=None):
     """
     import torch.nn.functional as F
 
-    from playground.generation import positions
+    from playground.model.generation import positions
 
     labels, attention_mask = inputs["labels"], inputs["attention_mask"]
     longest = int((labels != IGNORE).sum(dim=1).max())
@@ -74,15 +68,14 @@ def completion_loss(model, inputs, tokens=None):
 
 def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log):
     """TRL's SFTTrainer with the loss above; after_epoch(epoch, model or its average) is called when one is done."""
-    import torch
     from datasets import Dataset
-    from torch.optim.swa_utils import AveragedModel
-    from transformers import DataCollatorForSeq2Seq, TrainerCallback
+    from transformers import DataCollatorForSeq2Seq
     from trl import SFTConfig, SFTTrainer
 
-    from playground import models, progress
-    from playground.exchange import Exchange
-    from playground.muon import MuonAdamW
+    from playground.data.augment import Exchange
+    from playground.model import weights
+    from playground.model.muon import MuonAdamW
+    from playground.run import hardware
 
     # The largest part of a batch that fits and divides it; the parts' gradients are added up.
     at_once = next(n for n in range(sft["micro_batch_size"], 0, -1) if sft["batch_size"] % n == 0)
@@ -101,31 +94,10 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
     class CompletionTrainer(parallel.WholeBatches, SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             # Here rather than by the trainer, which would compute the validation's answers in bf16 too.
-            with models.half_precision(self.args.device.type):
+            with hardware.half_precision(self.args.device.type):
                 return parallel.size() * completion_loss(model, inputs, num_items_in_batch)  # gradients are averaged
 
-    average = AveragedModel(model) if sft["average_from"] < 1 else None  # of no step yet
-
-    class Average(TrainerCallback):
-        def saved(self, state):
-            return artifact.path / f"checkpoint-{state.global_step}" / "average.pt"
-
-        def on_train_begin(self, args, state, control, **_):
-            if average and self.saved(state).exists():
-                average.load_state_dict(torch.load(self.saved(state), "cpu", weights_only=True))
-
-        def on_step_end(self, args, state, control, model=None, **_):
-            if average and state.global_step > sft["average_from"] * state.max_steps:
-                average.update_parameters(model)
-
-        def on_epoch_end(self, args, state, control, model=None, **_):
-            if average and average.n_averaged:
-                model = average.module
-                if parallel.is_main():  # before the trainer's own files, of which the last makes a checkpoint whole
-                    self.saved(state).parent.mkdir(exist_ok=True)
-                    torch.save(average.state_dict(), self.saved(state))
-            after_epoch(round(state.epoch), model)
-
+    average = weights.averaging(model, sft["average_from"], artifact.path, after_epoch)
     arguments = SFTConfig(
         output_dir=str(artifact.path),
         seed=settings["seed"],
@@ -133,7 +105,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=sft["batch_size"] // at_once,
         learning_rate=sft["learning_rate"],
-        lr_scheduler_type="constant_with_warmup" if average else "cosine",
+        lr_scheduler_type="constant_with_warmup" if sft["average_from"] < 1 else "cosine",
         warmup_steps=sft["warmup_ratio"],  # below 1, a share of all steps
         weight_decay=sft["weight_decay"],
         max_length=None,  # too long records have been left out, and counted
@@ -151,7 +123,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         disable_tqdm=False,
     )
     muon = (
-        MuonAdamW(model, sft["learning_rate"], sft["weight_decay"], models.fast_dtype())
+        MuonAdamW(model, sft["learning_rate"], sft["weight_decay"], hardware.fast_dtype())
         if sft["optimizer"] == "muon"
         else None
     )
@@ -161,63 +133,63 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         train_dataset=Dataset.from_list([{**record, **encode(record, tokenizer)} for record in records]),
         processing_class=tokenizer,
         data_collator=collate,
-        callbacks=[Average(), tracking.callback(log)],
+        callbacks=[average, tracking.callback(log)],
         optimizers=(muon, None),
     )
     trainer.model_accepts_loss_kwargs = True  # so that it counts a step's tokens, whatever model this is
-    progress.show(trainer, {"loss": "loss"})
+    tracking.show_progress(trainer, {"loss": "loss"})
     return trainer
 
 
 def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
     artifacts.lock(settings)
-    paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
-             for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
-    train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
-    tools = toolbox.load_tools(paths["tools.json"])
+    paths, train, validation, tools = artifacts.dataset(settings["output_dir"])
 
-    from playground import evaluation, memory, models, report
+    from playground.judge import evaluation
+    from playground.model import loading, weights
+    from playground.report import plots, training
+    from playground.run import hardware
 
-    base = models.find_base(settings["model"]["name"])
+    base = loading.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])
     if sft["optimizer"] == "muon" and parallel.shares_weights():
         raise UserError("Muon needs whole matrices, and FSDP shares them out: add --set sft.optimizer=adamw.")
-    tokenizer, model = models.load(base["path"], settings)
+    tokenizer, model = loading.load(base["path"], settings)
     lengths = [len(encode(record, tokenizer)["input_ids"]) for record in train]
-    max_length = sft["max_length"] = min(sft["max_length"], models.longest(model) or sft["max_length"])
+    max_length = sft["max_length"] = min(sft["max_length"], loading.longest(model) or sft["max_length"])
     records = [record for record, length in zip(train, lengths, strict=True) if length <= max_length]
     if len(records) < len(train):
         print(f"{len(train) - len(records)} of {len(train)} records are longer than {max_length} tokens and left out.")
     if not records:
         raise UserError(f"no record has {max_length} tokens or fewer: raise sft.max_length or take another model.")
     if settings["model"]["use_lora"]:
-        model = models.add_lora(model, settings)
+        model = weights.add_lora(model, settings)
     print(f"Fine-tuning {base['name']} on {len(records)} records, on {model.device}: {sft['epochs']:g} epochs,")
     print(f"batches of {sft['batch_size']}, learning rate {sft['learning_rate']}.")
 
     asked = validation[: sft["validation_requests"]]
-    told = {"tokenizer": tokenizer, "records": asked, "tools": tools, "settings": settings}
+    validate = partial(evaluation.validate, tokenizer=tokenizer, records=asked, tools=tools, settings=settings)
     with (
         artifacts.stage(settings, STAGE, inputs=paths.values(), resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as log,
-        memory.enough("sft.micro_batch_size", sft["micro_batch_size"]),
+        hardware.explain_oom("sft.micro_batch_size", sft["micro_batch_size"]),
     ):
         validations = artifact.resumed("validations.json", [])
         if not validations:
-            validations.append({"epoch": 0, **evaluation.validate(model, **told)})
+            validations.append({"epoch": 0, **validate(model)})
             log({"validation": validations[0]}, 0)
 
         def after_epoch(epoch, model):
-            row = {"epoch": epoch, **evaluation.validate(model, **told)}
+            row = {"epoch": epoch, **validate(model)}
             validations[:] = [v for v in validations if v["epoch"] < epoch]  # killed between this and a checkpoint
             print(f"\nepoch {epoch}: {row['exact_call']:.0%} of {row['n']} validation requests exact")
             if row["exact_call"] >= max(v["exact_call"] for v in validations):
-                models.save(model, artifact / "model")
+                weights.save(model, artifact / "model")
                 row["kept"] = True
             validations.append(row)
             log({"validation": row}, trainer.state.global_step)
-            artifacts.write_json(artifact / "validations.json", validations)
+            write_json(artifact / "validations.json", validations)
 
         trainer = build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoch, log)
         begin = time.time()
@@ -230,25 +202,17 @@ def main():
         losses = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
         best = max(validations, key=lambda row: (row["exact_call"], row["epoch"]))
         tokens = sum(length for length in lengths if length <= max_length) * sft["epochs"]
-        artifacts.write_json(artifact / "metrics.json", {
-            "train_loss": sum(row["loss"] for row in losses) / len(losses),
-            "validation_before": validations[0],
-            "validation_after": best,
-            "train_seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-            "peak_memory_mb": memory.peak_mb(),
-        })  # fmt: skip
-        artifacts.write_jsonl(artifact / "log.jsonl", [*losses, *({"validation": row} for row in validations)])
-        report.plot_curves(artifact / "loss.png", {
+        more = {"train_loss": sum(row["loss"] for row in losses) / len(losses)}
+        curves = {
             "training loss (nats a token)": [(row["epoch"], row["loss"]) for row in losses],
             "exact calls on validation": [(row["epoch"], row["exact_call"]) for row in validations],
-        }, "epoch")  # fmt: skip
-        artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if models.has_bf16() else "float32")
+        }
+        training.write(artifact, model, losses, validations, best, seconds, tokens, more)
+        plots.plot_curves(artifact / "loss.png", curves, "epoch")
 
-    print(f"Exact calls on validation: {validations[0]['exact_call']:.1%} before, {best['exact_call']:.1%} after "
-          f"(epoch {best['epoch']}, kept), in {seconds:.0f} s.")  # fmt: skip
-    print(f"Written: {artifact.final}. Next: {artifacts.command('04_inference.py')}")
+    print(f"{training.sentence(validations[0], best, seconds)} Epoch {best['epoch']} is kept.")
+    print(f"Written: {artifact.final}. Next: {console.command('04_inference.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main, in_parallel=True)
+    console.run(main, in_parallel=True)

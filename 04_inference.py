@@ -5,14 +5,8 @@
     python 04_inference.py --file requests.txt    # a request a line, or .jsonl with {"request": ...}
     python 04_inference.py --chat
 
-This is the whole of an agent: ask the model, run the call that it wrote, put call and result behind the request,
-and ask again, until it calls `respond`, which is its answer to you, or --max-turns is reached. What goes wrong is a
-result too, `{"error": ...}`, so the model sees it and may try again. A result is data: it stands on one line as
-JSON, and only what the model itself writes is ever read as a call.
-
-Decoding follows the tools' grammar (05_constrained.py shows how), so every call is valid and copies its arguments from
-the request; --constrained asks for valid calls only, --free leaves the model to itself. Each request is answered on its
-own, because the model has been trained on nothing longer. Mails "sent" are lines in outputs/outbox.jsonl.
+Decoding is grounded (see 05_constrained.py); --constrained asks for valid calls only, --free leaves the model to
+itself. Each request is answered on its own. Mails "sent" are lines in outputs/outbox.jsonl.
 
 Writes outputs/04_inference/, of a file: transcripts.jsonl, metrics.json, manifest.json. Next: 05_constrained.py
 """
@@ -23,9 +17,11 @@ import sys
 from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts, recipe
-from playground.artifacts import UserError
-from playground.terminal import printable
+from playground import schemas
+from playground.run import artifacts, console, recipe
+from playground.run.console import printable
+from playground.run.errors import UserError
+from playground.run.files import write_json, write_jsonl
 
 EXAMPLES = recipe.CONFIGS / "requests.jsonl"
 MAX_REQUEST = 4000  # characters
@@ -122,7 +118,7 @@ def chat(answer, history):
             answer(request)
         except KeyboardInterrupt:
             print("\n(stopped)")
-        except (UserError, toolbox.OutsideError) as error:
+        except (UserError, schemas.OutsideError) as error:
             print(error)
         except EOFError:
             print()
@@ -152,10 +148,11 @@ def main():
     if "respond" not in tools:
         print(toolbox.NO_RESPOND, file=sys.stderr)
 
-    from playground import decoding, generation, models
+    from playground.model import decoding, generation, loading
+    from playground.run import hardware
 
     how = "free" if options.free else "constrained" if options.constrained else "grounded"
-    tokenizer, model, base = models.load_checkpoint(settings, options.source)
+    tokenizer, model, base = loading.load_checkpoint(settings, options.source)
     grammars = decoding.grammars_of_calls(tools, tokenizer, how)
     toolbox.OUTBOX = output_dir / "outbox.jsonl"
 
@@ -174,7 +171,7 @@ def main():
         answer(*requests)
         return
     inputs = [tool_file, manifest, options.file or EXAMPLES]
-    facts = {"base_model": base, **models.placement(model)}
+    facts = {"base_model": base, **hardware.placement(model)}
     print(f"Answering {len(requests)} requests with {options.source}'s model, {how}.")
     with artifacts.stage(settings, "04_inference", inputs=inputs, **facts) as artifact:
         transcripts = []
@@ -183,11 +180,11 @@ def main():
             shown = [{"output": text, "call": call, "result": result} for text, call, result in turns]
             transcripts.append({"request": request, "answer": answer_of(turns), "turns": shown})
         answered = sum(row["answer"] is not None for row in transcripts)
-        artifacts.write_jsonl(artifact / "transcripts.jsonl", transcripts)
-        artifacts.write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
+        write_jsonl(artifact / "transcripts.jsonl", transcripts)
+        write_json(artifact / "metrics.json", {"n": len(requests), "answered": answered / len(requests)})
     print(f"\n{answered} of {len(requests)} requests answered.")
-    print(f"Written: {artifact.final}. Next: {artifacts.command('05_constrained.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('05_constrained.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    console.run(main)

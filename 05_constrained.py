@@ -4,17 +4,11 @@
     python 05_constrained.py --trace --prompt "What's the weather in Oslo?"
     python 05_constrained.py --schema any_schema.json --prompt "Ada Lovelace, born in 1815"
 
-A call that must be valid JSON for a known schema can be read by a machine that knows, after every token, which ones
-may come next. All others are given probability zero before one is chosen. The model still decides everything that the
-schema leaves open. `masked_decoding` below is the whole loop; playground/grammar/ is the machine. Told in three steps:
+`masked_decoding` below is the whole loop; playground/grammar/ is the machine that knows which tokens may come next.
 
 - *free*: the model writes what it likes;
-- *constrained*: what it writes is valid under the tools' schemas, at any budget that is large enough for the shortest
-  call, because a token is allowed only if the text can be completed with the tokens that are left after it;
-- *grounded*: and where a schema says that an argument is copied ("x-from": "request"), it is words of the request, so
-  an address is one that the user gave. A tool whose argument is missing is not called: the model asks for it instead.
-
-Where the grammar leaves one way on, its tokens are appended without asking the model: a valid call costs fewer passes.
+- *constrained*: what it writes is valid under the tools' schemas;
+- *grounded*: and arguments that a schema says are copied ("x-from": "request") are words of the request.
 
 Writes outputs/05_constrained/: metrics.json, predictions.jsonl, trace.html (one request step by step), trace.jsonl,
 manifest.json. Next: 06_dpo.py
@@ -23,7 +17,11 @@ manifest.json. Next: 06_dpo.py
 import time
 
 import tools as toolbox
-from playground import artifacts, decoding, prompting, recipe, scoring
+from playground.judge import scoring
+from playground.model import decoding, prompting
+from playground.run import artifacts, console, recipe
+from playground.run.errors import UserError
+from playground.run.files import read_json, read_records, write_json, write_jsonl
 
 STAGE = "05_constrained"
 TOP = 3  # tokens shown of those that the model would have liked most
@@ -75,7 +73,7 @@ def masked_decoding(model, tokenizer, prompt_ids, matcher, max_new_tokens, watch
 
 def trace(model, tokenizer, prompt, compiled, settings):
     """([{...} of each step], the text): what the model wanted, the mask removed, was chosen and was jumped over."""
-    from playground import generation
+    from playground.model import generation
 
     steps = []
 
@@ -85,8 +83,9 @@ def trace(model, tokenizer, prompt, compiled, settings):
             probabilities = logits.float().softmax(dim=-1)
             step["chosen"], step["allowed"] = tokenizer.decode([token]), int(allowed.sum())
             step["removed"] = round(probabilities[~allowed].sum().item(), 4)
-            step["wanted"] = [(tokenizer.decode([i]), round(probabilities[i].item(), 4))
-                              for i in probabilities.topk(TOP).indices]  # fmt: skip
+            step["wanted"] = [
+                (tokenizer.decode([i]), round(probabilities[i].item(), 4)) for i in probabilities.topk(TOP).indices
+            ]
         steps.append(step)
 
     limit = max(settings["generate"]["max_new_tokens"], compiled.start.tokens_missing)
@@ -107,11 +106,12 @@ def show_steps(steps):
 
 def one_request(settings, options, tools):
     """Answer --prompt with the fine-tuned model: under the tools' grammar for it, or under that of --schema."""
-    from playground import models, page
+    from playground.model import loading
+    from playground.report import page
 
-    tokenizer, model, base = models.load_checkpoint(settings, "03_finetune")
+    tokenizer, model, base = loading.load_checkpoint(settings, "03_finetune")
     if options.schema:
-        schema = artifacts.read_json(options.schema)
+        schema = read_json(options.schema)
         compiled = decoding.grammar_of(schema, tokenizer, f"--schema {options.schema}").grounded(options.prompt)
     else:
         compiled = decoding.grammars_of_calls(tools, tokenizer, "grounded")(options.prompt)
@@ -130,7 +130,7 @@ def one_request(settings, options, tools):
 
 def compare(name, model, tokenizer, requests, tools, settings):
     """Yield (decoding, completions, summary) of the test requests."""
-    from playground import generation
+    from playground.model import generation
 
     for way in WAYS if name == "sft" else decoding.DECODINGS:
         grammars = decoding.grammars_of_calls(tools, tokenizer, way.partition(",")[0])
@@ -148,7 +148,7 @@ def compare(name, model, tokenizer, requests, tools, settings):
 def main():
     settings, options = recipe.arguments(__doc__, add_flags)
     if (options.schema or options.trace) and options.prompt is None:
-        raise artifacts.UserError("--schema and --trace are about one request: give it with --prompt.")
+        raise UserError("--schema and --trace are about one request: give it with --prompt.")
     if options.prompt is None or options.trace:
         artifacts.lock(settings)
     names = ("test.jsonl", "tools.json")
@@ -158,15 +158,17 @@ def main():
     if options.prompt is not None:
         one_request(settings, options, tools)
         return
-    requests = artifacts.read_records(paths[0])[: settings["constrained"]["requests"]]
+    requests = read_records(paths[0])[: settings["constrained"]["requests"]]
 
-    from playground import models, page
+    from playground.model import loading
+    from playground.report import page
+    from playground.run import hardware
 
-    tokenizer, tuned, base = models.load_checkpoint(settings, "03_finetune")
-    untouched = models.load_model(base["path"], settings)
+    tokenizer, tuned, base = loading.load_checkpoint(settings, "03_finetune")
+    untouched = loading.load_model(base["path"], settings)
     metrics, predictions, texts = {}, [], {}
     print(f"Asking {base['name']}, untouched and fine-tuned, {len(requests)} requests: free, constrained, grounded.\n")
-    with artifacts.stage(settings, STAGE, inputs=paths, base_model=base, **models.placement(tuned)) as artifact:
+    with artifacts.stage(settings, STAGE, inputs=paths, base_model=base, **hardware.placement(tuned)) as artifact:
         for name, model in (("base", untouched), ("sft", tuned)):
             for way, completions, summary in compare(name, model, tokenizer, requests, tools, settings):
                 metrics.setdefault(name, {})[way] = summary
@@ -181,20 +183,22 @@ def main():
         compiled = decoding.grammars_of_calls(tools, tokenizer, "grounded")(request)
         steps, text = trace(tuned, tokenizer, request, compiled, settings)
         page.write_trace(artifact.path, request, steps, text)
-        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
-        artifacts.write_json(artifact / "metrics.json", metrics)
+        write_jsonl(artifact / "predictions.jsonl", predictions)
+        write_json(artifact / "metrics.json", metrics)
 
     print(f"One request, step by step:\n{request}\n")
     show_steps(steps)
     print(f"{text}\n\n{f'on {len(requests)} test requests':28}   valid    tool   exact  passes   s/call")
     for name in ("base", "sft"):
         for way, summary in metrics[name].items():
-            print(f"{f'{name}, {way}':28} {summary['schema_validity']:7.1%} {summary['tool_accuracy']:7.1%} "
-                  f"{summary['exact_call']:7.1%} {summary['forward_passes_per_call']:7.1f} "
-                  f"{summary['seconds_per_call']:8.3f}")  # fmt: skip
+            print(
+                f"{f'{name}, {way}':28} {summary['schema_validity']:7.1%} {summary['tool_accuracy']:7.1%} "
+                f"{summary['exact_call']:7.1%} {summary['forward_passes_per_call']:7.1f} "
+                f"{summary['seconds_per_call']:8.3f}"
+            )
     print(f"The same text with and without jumps: {same:.1%} of the fine-tuned model's calls.")
-    print(f"Written: {artifact.final}. Next: {artifacts.command('06_dpo.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('06_dpo.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    console.run(main)

@@ -22,9 +22,11 @@ import random
 import time
 from functools import partial
 
-import tools as toolbox
-from playground import artifacts, parallel, prompting, recipe, scoring, tracking
-from playground.artifacts import UserError
+from playground.judge import scoring
+from playground.model import prompting
+from playground.run import artifacts, console, parallel, recipe, tracking
+from playground.run.errors import UserError
+from playground.run.files import later_files, read_records, read_requests, write_json, write_jsonl
 
 STAGE = "06_dpo"
 LOGGED = {
@@ -74,7 +76,7 @@ def find_pair(request, samples, tools):
 def collect_pairs(model, tokenizer, requests, given, tools, settings):
     """At most `dpo.max_pairs` pairs, one a request, and those that came with imported data (stage 02's pairs.jsonl),
     which may take half of the places."""
-    from playground import generation
+    from playground.model import generation
 
     dpo, count = settings["dpo"], settings["dpo"]["samples"]
     prompts = [request["prompt"] for request in requests for _ in range(count)]
@@ -114,8 +116,9 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from playground import memory, models, progress
-    from playground.muon import MuonAdamW
+    from playground.model import loading, weights
+    from playground.model.muon import MuonAdamW
+    from playground.run import hardware
 
     disable_progress_bars()
     dpo = settings["dpo"]
@@ -128,7 +131,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
 
         def create_optimizer(self, model=None):
             if sft["optimizer"] == "muon":
-                self.optimizer = MuonAdamW(self.model, learning_rate, 0.0, models.fast_dtype())
+                self.optimizer = MuonAdamW(self.model, learning_rate, 0.0, hardware.fast_dtype())
             return super().create_optimizer(model)  # makes one where there is none
 
     class Checkpoints(TrainerCallback):
@@ -156,7 +159,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         precompute_ref_log_probs=parallel.size() == 1,
         max_length=None,
         use_cpu=model.device.type == "cpu",
-        bf16=models.has_bf16(),
+        bf16=hardware.has_bf16(),
         activation_checkpointing=False,
         save_strategy="epoch",
         save_total_limit=1,
@@ -164,7 +167,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         report_to="none",
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        pad_to_multiple_of=math.gcd(memory.PADDED_TO, models.longest(model) or 0),  # not beyond its positions
+        pad_to_multiple_of=math.gcd(hardware.PADDED_TO, loading.longest(model) or 0),  # not beyond its positions
         disable_tqdm=False,
     )
     trainer = EncodedDPOTrainer(
@@ -173,48 +176,48 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         train_dataset=Dataset.from_list([encode(pair, tokenizer) for pair in pairs]),
         processing_class=tokenizer,
         # With an adapter, the reference is the same model with the adapter switched off.
-        peft_config=models.lora_config(model, settings) if settings["model"]["use_lora"] else None,
+        peft_config=weights.lora_config(model, settings) if settings["model"]["use_lora"] else None,
         callbacks=[Checkpoints()],
     )
     collate = trainer.data_collator
     trainer.data_collator = lambda batch: collate(parallel.share(batch))
-    progress.show(trainer, {"loss": "loss", "rewards/accuracies": "ranked right"})
+    tracking.show_progress(trainer, {"loss": "loss", "rewards/accuracies": "ranked right"})
     return trainer
 
 
 def main():
     settings, _ = recipe.arguments(__doc__)
     artifacts.lock(settings)
-    paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
-             for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
-    train, validation = artifacts.read_records(paths["train.jsonl"]), artifacts.read_records(paths["val.jsonl"])
-    tools, dpo = toolbox.load_tools(paths["tools.json"]), settings["dpo"]
-    requests = artifacts.read_requests(settings["output_dir"]) or train
-    given_files = artifacts.later_files(settings["output_dir"], "pairs.jsonl")
+    paths, records, validation, tools = artifacts.dataset(settings["output_dir"])
+    requests, dpo = read_requests(settings["output_dir"]) or records, settings["dpo"]
+    given_files = later_files(settings["output_dir"], "pairs.jsonl")
     given = [row | {"completion": max(row["chosen"], row["rejected"], key=len)} for path in given_files
-             for row in artifacts.read_records(path, ("id", "prompt", "chosen", "rejected"))]  # fmt: skip
+             for row in read_records(path, ("id", "prompt", "chosen", "rejected"))]  # fmt: skip
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
-    from playground import evaluation, generation, memory, models, report
+    from playground.judge import evaluation
+    from playground.model import generation, loading, weights
+    from playground.report import plots, training
+    from playground.run import hardware
 
-    tokenizer, model, base = models.load_start(settings, "03_finetune", paths["tools.json"])
+    tokenizer, model, base = loading.load_start(settings, "03_finetune", paths["tools.json"])
     start = None if settings["model"]["use_lora"] else copy.deepcopy(model)
     sft = recipe.sft_settings(settings, base["kind"])
-    fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, recipe=settings)
+    fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, settings=settings)
 
     told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
-    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), *given_files, sft_manifest]
+    inputs = [*paths.values(), *later_files(settings["output_dir"]), *given_files, sft_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        memory.enough("dpo.batch_size", dpo["batch_size"]),
+        hardware.explain_oom("dpo.batch_size", dpo["batch_size"]),
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
             requests = fitting(requests[: dpo["requests"]])
             print(f"Sampling {dpo['samples']} answers to each of {len(requests)} requests.")
             pairs = collect_pairs(model, tokenizer, requests, fitting(given), tools, settings)
-            artifacts.write_json(artifact / "pairs.json", pairs)
+            write_json(artifact / "pairs.json", pairs)
         if not pairs:
             raise UserError("no request has both a right and a wrong answer: raise dpo.temperature or dpo.samples.")
         kinds = collections.Counter(pair["kind"] for pair in pairs)
@@ -224,17 +227,17 @@ def main():
         validations = artifact.resumed("validations.json", [])
         if not validations:
             validations.append({"step": 0, **evaluation.validate(model, **told)})
-            models.save_whole(model, tokenizer, artifact / "model")
-            artifacts.write_json(artifact / "validations.json", validations)
+            weights.save_whole(model, tokenizer, artifact / "model")
+            write_json(artifact / "validations.json", validations)
 
         def after_epoch(step, model):
             validations[:] = [row for row in validations if row["step"] < step]  # killed before the next checkpoint
-            with models.between(start, model, dpo["merge"]):
+            with weights.interpolated(start, model, dpo["merge"]):
                 validations.append({"step": step, **evaluation.validate(model, **told)})
                 if quality(validations[-1]) > max(map(quality, validations[:-1])):
-                    models.save_whole(model, tokenizer, artifact / "model")
+                    weights.save_whole(model, tokenizer, artifact / "model")
             track({"validation": validations[-1]}, step)
-            artifacts.write_json(artifact / "validations.json", validations)
+            write_json(artifact / "validations.json", validations)
 
         trainer = build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         trainer.add_callback(tracking.callback(track))
@@ -245,29 +248,20 @@ def main():
             return
 
         before, best = validations[0], max(validations, key=quality)  # the first of equals
-        tokens = sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
-        artifacts.write_json(artifact / "metrics.json", {
-            "pairs": dict(kinds),
-            "validation_before": before,
-            "validation_after": best,
-            "train_seconds": seconds,
-            "tokens_per_second": tokens * dpo["epochs"] / seconds,
-            "peak_memory_mb": memory.peak_mb(),
-        })  # fmt: skip
         log = [{"step": row["step"], **{name: row[name] for name in LOGGED}}
                for row in trainer.state.log_history if "loss" in row]  # fmt: skip
-        artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
-        artifacts.write_jsonl(artifact / "pairs.jsonl", pairs)
+        tokens = dpo["epochs"] * sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
+        training.write(artifact, model, log, validations, best, seconds, tokens, {"pairs": dict(kinds)})
+        write_jsonl(artifact / "pairs.jsonl", pairs)
         curves = {label: [(row["step"], row[name]) for row in log] for name, label in LOGGED.items()}
         curves["exact calls on validation"] = [(row["step"], row["exact_call"]) for row in validations]
-        report.plot_curves(artifact / "dpo.png", curves, "step")
-        artifact.facts.update(device=str(model.device), dtype="bfloat16 autocast" if models.has_bf16() else "float32")
+        plots.plot_curves(artifact / "dpo.png", curves, "step")
 
     print(f"Exact calls on validation: {before['exact_call']:.1%} before, {validations[-1]['exact_call']:.1%} after, "
           f"in {seconds:.0f} s.\n" + (f"Step {best['step']} is kept." if best is not before else
                                   "DPO did not help here: the fine-tuned model is kept as it was."))  # fmt: skip
-    print(f"Written: {artifact.final}. Next: {artifacts.command('07_ppo.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('07_ppo.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main, in_parallel=True)
+    console.run(main, in_parallel=True)

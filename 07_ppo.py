@@ -24,21 +24,12 @@ from contextlib import nullcontext
 from functools import partial
 from statistics import fmean as mean
 
-import tools as toolbox
-from playground import (
-    artifacts,
-    decoding,
-    generation,
-    memory,
-    models,
-    parallel,
-    prompting,
-    recipe,
-    report,
-    scoring,
-    tracking,
-)
-from playground.artifacts import UserError
+from playground.judge import scoring
+from playground.model import decoding, generation, loading, prompting, weights
+from playground.report import plots, tables, training
+from playground.run import artifacts, console, hardware, parallel, recipe, tracking
+from playground.run.errors import UserError
+from playground.run.files import later_files, read_requests
 
 STAGE = "07_ppo"
 GAMMA = 1.0  # answers are short: what is paid at their end is worth as much at their beginning
@@ -125,7 +116,7 @@ class Learner:
 
         use_lora = settings["model"]["use_lora"]
         self.reference = None if use_lora else copy.deepcopy(policy).requires_grad_(False)  # else the adapter is off
-        self.policy, self.tokenizer = models.add_lora(policy, settings).eval() if use_lora else policy, tokenizer
+        self.policy, self.tokenizer = weights.add_lora(policy, settings).eval() if use_lora else policy, tokenizer
         self.value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         torch.nn.init.zeros_(self.value_head.weight)  # it expects nothing of anything
         torch.nn.init.zeros_(self.value_head.bias)
@@ -146,7 +137,7 @@ class Learner:
         """
         prompts, completions = rollout["prompts"], rollout["completions"]
         mine = sorted(parallel.share(rows), key=lambda row: len(prompts[row]) + len(completions[row]))
-        size = memory.at_once(self.tokenizer, *MOST_AT_ONCE)
+        size = hardware.at_once(self.tokenizer, *MOST_AT_ONCE)
         for first in range(0, max(len(mine), 1), size):
             part = mine[first : first + size] or rows[:1]
             token_ids = ([ids[row] for row in part] for ids in (prompts, completions))
@@ -241,10 +232,10 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
     from tqdm import tqdm
 
     ppo, checkpoint = settings["ppo"], artifact / "checkpoint-last.pt"
-    progress = models.restore_checkpoint(checkpoint, learner.parameters, learner.optimizer)
+    progress = weights.restore_checkpoint(checkpoint, learner.parameters, learner.optimizer)
     if progress is None:
         progress = {"update": 0, "seconds": 0.0, "log": [], "validations": [{"update": 0, **validate()}]}
-        models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+        weights.save_whole(learner.policy, learner.tokenizer, artifact / "model")
     validations, log = progress["validations"], progress["log"]
     bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
     while progress["update"] < ppo["updates"]:
@@ -266,15 +257,15 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
         bar.update()
         if update % ppo["show_every"] == 0:
             different = list({record["prompt"]: (record, *rest) for record, *rest in answers}.values())
-            tqdm.write(report.sampled_answers(f"update {update}", different[:SHOWN]))
+            tqdm.write(tables.sampled_answers(f"update {update}", different[:SHOWN]))
         if update % ppo["validate_every"] == 0 or update == ppo["updates"]:
             validations.append({"update": update, **validate()})
             track({"validation": validations[-1]}, update)
             if validations[-1]["reward"] > max(row["reward"] for row in validations[:-1]):
-                models.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+                weights.save_whole(learner.policy, learner.tokenizer, artifact / "model")
         progress["seconds"] += time.time() - begin
         if update % ppo["checkpoint_every"] == 0 or update == ppo["updates"]:
-            models.save_checkpoint(checkpoint, learner.parameters, learner.optimizer, progress)
+            weights.save_checkpoint(checkpoint, learner.parameters, learner.optimizer, progress)
     bar.close()
     return progress
 
@@ -282,19 +273,17 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
 def main():
     settings, _ = recipe.arguments(__doc__)
     artifacts.lock(settings)
-    paths = {name: artifacts.require(settings["output_dir"], "02_create_dataset", name)
-             for name in ("train.jsonl", "val.jsonl", "tools.json")}  # fmt: skip
-    tools, validation = toolbox.load_tools(paths["tools.json"]), artifacts.read_records(paths["val.jsonl"])
-    requests = artifacts.read_requests(settings["output_dir"]) or artifacts.read_records(paths["train.jsonl"])
+    paths, records, validation, tools = artifacts.dataset(settings["output_dir"])
+    requests = read_requests(settings["output_dir"]) or records
     ppo = settings["ppo"]
     start_manifest = artifacts.require(settings["output_dir"], ppo["start"])
 
-    tokenizer, policy, base = models.load_start(settings, ppo["start"], paths["tools.json"])
+    tokenizer, policy, base = loading.load_start(settings, ppo["start"], paths["tools.json"])
     learner = Learner(policy, tokenizer, settings)
     requests = generation.leave_out_long(requests, tokenizer, policy, settings)
     asked = min(ppo["requests"], len(requests))
     grammar = decoding.grammars_of_calls(tools, tokenizer, ppo["decoding"])
-    generate = partial(generation.generate, learner.policy, tokenizer, recipe=settings)
+    generate = partial(generation.generate, learner.policy, tokenizer, settings=settings)
     print(f"PPO on {ppo['start']}'s model: {ppo['updates']} updates, each on {ppo['samples']} answers to each of "
           f"{asked} requests.")  # fmt: skip
 
@@ -313,31 +302,23 @@ def main():
         return {"reward": mean(reward["mean"] for reward in rewards),
                 **scoring.summarize(scoring.judge(completions, validation, tools))}  # fmt: skip
 
-    inputs = [*paths.values(), *artifacts.later_files(settings["output_dir"]), start_manifest]
+    inputs = [*paths.values(), *later_files(settings["output_dir"]), start_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        memory.enough("ppo.minibatch_size", ppo["minibatch_size"]),
+        hardware.explain_oom("ppo.minibatch_size", ppo["minibatch_size"]),
     ):
         progress = train(learner, sample, validate, settings, artifact, track)
         if not parallel.is_main():
             return
         log, validations = progress["log"], progress["validations"]
         before, best = validations[0], max(validations, key=lambda row: row["reward"])  # the first of equals
-        artifacts.write_json(artifact / "metrics.json", {
-            "validation_before": before,
-            "validation_after": best,
-            "train_seconds": progress["seconds"],
-            "tokens_per_second": sum(row["tokens"] for row in log) / progress["seconds"],
-            "peak_memory_mb": memory.peak_mb(),
-        })  # fmt: skip
-        artifacts.write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
+        tokens = sum(row["tokens"] for row in log)
+        training.write(artifact, learner.policy, log, validations, best, progress["seconds"], tokens, {})
         names = dict.fromkeys(name for row in log for name in row if name not in ("update", "tokens"))
         curves = {name: [(row["update"], row[name]) for row in log if name in row] for name in names}
         curves["reward on validation"] = [(row["update"], row["reward"]) for row in validations]
-        report.plot_curves(artifact / "ppo.png", curves, "update")
-        precision = "bfloat16 autocast" if models.has_bf16() else "float32"
-        artifact.facts.update(device=str(learner.policy.device), dtype=precision)
+        plots.plot_curves(artifact / "ppo.png", curves, "update")
 
     after = validations[-1]
     if not any(row["compared"] for row in log):
@@ -346,8 +327,8 @@ def main():
           f"{before['exact_call']:.1%} and {after['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
           + (f"Update {best['update']} is kept, with {best['reward']:.3f}." if best is not before else
              f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
-    print(f"Written: {artifact.final}. Next: {artifacts.command('08_evaluate.py')}")
+    print(f"Written: {artifact.final}. Next: {console.command('08_evaluate.py')}")
 
 
 if __name__ == "__main__":
-    artifacts.run(main, in_parallel=True)
+    console.run(main, in_parallel=True)

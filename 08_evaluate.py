@@ -6,18 +6,11 @@
     python 08_evaluate.py --bfcl DIR --model NAME            # the Berkeley leaderboard's rows instead
     accelerate launch --config_file configs/accelerate/gpus.yaml 08_evaluate.py    # see docs/scaling.md
 
-The test's phrasings and entities occur in no training record; `test_wild` was written by hand and looks like no
-template. Every model there is (base, SFT, DPO, PPO) answers both, free and under the grammar of the tools: every
-request once, greedily, and some of them several times with sampling, which shows how sure a model is of what it
-does. All rates have 95% intervals (bootstrap over requests), because on a few hundred requests two models a point
-apart are the same; what one step changed is measured request by request, which is sharper.
+Rates have 95% intervals, bootstrap over requests; what one step changed is measured request by request. Outputs are
+kept with the hashes of data, model and settings: a second run generates what is new, and scores all again.
 
-The Berkeley leaderboard's rows are in the folder berkeley-function-call-leaderboard/bfcl_eval/data of
-github.com/ShishirPatil/gorilla. Each row has its own tools, listed in its prompt, which the models of the other
-stages were not trained to read. Several calls need room: --set generate.max_new_tokens=256.
-
-Every output is kept in predictions.jsonl, with the hashes of the data, the model and the settings. So a second
-run generates only what is new, and scores everything again.
+DIR: berkeley-function-call-leaderboard/bfcl_eval/data of github.com/ShishirPatil/gorilla. Each row lists its own tools;
+several calls need room: --set generate.max_new_tokens=256.
 
 Writes outputs/08_evaluate/: report.html, report.md, plots, metrics.json, predictions.jsonl, manifest.json.
 """
@@ -28,9 +21,12 @@ import time
 from pathlib import Path
 
 import tools as toolbox
-from playground import artifacts, evaluation, parallel, recipe, scoring, statistics
-from playground.artifacts import UserError
-from playground.decoding import DECODINGS, grammar_of, grammars_of_calls
+from playground import schemas
+from playground.judge import evaluation, scoring, statistics
+from playground.model.decoding import DECODINGS, grammar_of, grammars_of_calls
+from playground.run import artifacts, console, parallel, recipe
+from playground.run.errors import UserError
+from playground.run.files import read_records, sha256, write_json, write_jsonl
 
 STAGE = "08_evaluate"
 STAGES = {"sft": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
@@ -47,10 +43,10 @@ def find_models(settings, wanted):
 
     wanted: what `--model` names, or None; it comes last where it is not the base model anyway.
     """
-    from playground import models
+    from playground.model import loading
 
     output_dir = settings["output_dir"]
-    base = models.find_base(artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]["name"])
+    base = loading.find_base(artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]["name"])
     found, left_out = {"base": (base["path"], None)}, {}
     for name, stage in STAGES.items():
         if (Path(output_dir) / stage / "manifest.json").exists():
@@ -59,7 +55,7 @@ def find_models(settings, wanted):
             left_out[name] = f"{stage}.py has not run"
     if wanted:
         try:
-            path, name = models.find_base(wanted)["path"], Path(wanted).name
+            path, name = loading.find_base(wanted)["path"], Path(wanted).name
             if path != base["path"]:
                 found[wanted if name in found else name] = (path, None)
         except UserError as error:
@@ -69,7 +65,7 @@ def find_models(settings, wanted):
 
 def answer(model, tokenizer, records, settings, grammar, temperature, progress):
     """Rows for predictions.jsonl: the model's outputs to the records, a record as often as it is given."""
-    from playground import generation
+    from playground.model import generation
 
     begin = time.time()
     completions = generation.generate(
@@ -97,12 +93,12 @@ def score_rows(rows, records, tools):
 
 def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
     """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
-    from playground import models
+    from playground.model import loading
 
     evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
     resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
     for split, records in splits.items():
-        some = evaluation.spread(records, evaluate["sampled_requests"])
+        some = evaluation.evenly_spaced(records, evaluate["sampled_requests"])
         drawn = [record for record in some for _ in range(evaluate["samples"])]
         for decoding in DECODINGS:
             judged, rows = {}, {}
@@ -111,7 +107,7 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
                 made = predictions.kept(name, model_hash, group, [record["id"] for record in asked])
                 if made is None:
                     if tokenizer is None:
-                        tokenizer, model = models.load(folder, settings, base_path)
+                        tokenizer, model = loading.load(folder, settings, base_path)
                     grammars = grammars_of_calls(tools, tokenizer, decoding)
                     progress = f"{name}, {', '.join(group.values())}"
                     made = answer(model, tokenizer, asked, settings, grammars, temperature, progress)
@@ -126,13 +122,15 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
 
 def evaluate_leaderboard(folder, settings):
     """Ask `--model` the Berkeley leaderboard's requests, free and constrained, and check its calls."""
-    from playground import bfcl, generation, models
+    from playground.judge import bfcl
+    from playground.model import generation, loading
+    from playground.run import hardware
 
     categories = bfcl.load(folder)
-    base = models.find_base(settings["model"]["name"])
-    tokenizer, model = models.load(base["path"], settings)
+    base = loading.find_base(settings["model"]["name"])
+    tokenizer, model = loading.load(base["path"], settings)
     cells, predictions = {}, []
-    with artifacts.stage(settings, "08_bfcl", base_model=base, **models.placement(model)) as artifact:
+    with artifacts.stage(settings, "08_bfcl", base_model=base, **hardware.placement(model)) as artifact:
         for category, rows in categories.items():
             prompts = [bfcl.prompt_of(row, category) for row in rows]
             schemas = [bfcl.schema_of(row, category) for row in rows]
@@ -145,8 +143,10 @@ def evaluate_leaderboard(folder, settings):
                 except UserError:  # a schema that the grammar does not know, or no room for its shortest call
                     constrained.append(None)
             for decoding, completions in (("free", free), ("constrained", constrained)):
-                wrong = [bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
-                         for row, done in zip(rows, completions, strict=True)]  # fmt: skip
+                wrong = [
+                    bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
+                    for row, done in zip(rows, completions, strict=True)
+                ]
                 right = [float(kind is None) for kind in wrong]
                 interval = statistics.interval(right, settings["evaluate"]["bootstrap_samples"])
                 cells.setdefault(decoding, {})[category] = {"n": len(rows), "ast": interval}
@@ -157,17 +157,17 @@ def evaluate_leaderboard(folder, settings):
                 kinds = collections.Counter(filter(None, wrong)).most_common(2)
                 reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
                 print(f"{category:12} {decoding:12} {interval['value']:6.1%} of {len(rows)} right   {reasons}")
-        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions)
-        artifacts.write_json(artifact / "metrics.json", {"model": base["name"], "decodings": cells})
+        write_jsonl(artifact / "predictions.jsonl", predictions)
+        write_json(artifact / "metrics.json", {"model": base["name"], "decodings": cells})
     print(f"Written: {artifact.final}.")
 
 
 def main():
     settings, options = recipe.arguments(__doc__, add_flags)
     if options.compare:
-        from playground import report
+        from playground.report import markdown
 
-        print(report.compare(options.compare))
+        print(markdown.compare(options.compare))
         return
     artifacts.lock(settings)
     if options.bfcl:
@@ -177,21 +177,23 @@ def main():
     tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
     files = {"test": artifacts.require(output_dir, "02_create_dataset", "test.jsonl")}
     files |= {split: path for split in SPLITS if (path := files["test"].with_name(f"{split}.jsonl")).exists()}
-    splits = {split: evaluation.spread(artifacts.read_records(path), evaluate["requests"])
-              for split, path in files.items()}  # fmt: skip
-    datasets = {split: artifacts.sha256(path) for split, path in files.items()}
+    splits = {
+        split: evaluation.evenly_spaced(read_records(path), evaluate["requests"]) for split, path in files.items()
+    }
+    datasets = {split: sha256(path) for split, path in files.items()}
     tools = toolbox.load_tools(tool_file)
     base = artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]
     found, left_out = find_models(settings, getattr(options, "model.name"))
 
-    from playground import page, report, verify
+    from playground.report import markdown, page, tables
+    from playground.run import manifest
 
     predictions = evaluation.Predictions(
         Path(output_dir) / STAGE / "predictions.jsonl", datasets, evaluation.hash_settings(settings, tool_file)
     )
     asked = ", ".join(f"{len(records)} of {split}" for split, records in splits.items())
     print(f"Requests: {asked}. Models: {', '.join(found)}.")
-    for stage, wrong in verify.verify(output_dir).items():
+    for stage, wrong in manifest.verify(output_dir).items():
         if wrong and stage in STAGES.values():
             print(f"{stage} should be run again: {'; '.join(wrong)}.", file=sys.stderr)
     manifests = [path for stage in STAGES.values() if (path := Path(output_dir) / stage / "manifest.json").exists()]
@@ -203,7 +205,7 @@ def main():
                 cells, judged, hashes[name] = evaluate_model(
                     name, folder, base_path, splits, tools, predictions, settings
                 )
-            except (UserError, toolbox.OutsideError) as error:
+            except (UserError, schemas.OutsideError) as error:
                 left_out[name] = str(error)
                 failed.append(name)
                 continue
@@ -219,13 +221,13 @@ def main():
                             for split in splits},
             "datasets": datasets, "models": hashes, "left_out": left_out,
         }  # fmt: skip
-        artifacts.write_json(artifact / "metrics.json", metrics)
-        artifacts.write_jsonl(artifact / "predictions.jsonl", predictions.rows)
-        report.write(artifact.path, metrics, settings)
+        write_json(artifact / "metrics.json", metrics)
+        write_jsonl(artifact / "predictions.jsonl", predictions.rows)
+        markdown.write(artifact.path, metrics, settings)
         page.write(artifact.path, metrics, predictions.rows, splits, settings)
         artifact.facts.update(models=hashes, left_out=left_out)
 
-    print(f"\n{report.summary(metrics)}\n\nReport: {artifact.final / 'report.html'} (and report.md)")
+    print(f"\n{tables.summary(metrics)}\n\nReport: {artifact.final / 'report.html'} (and report.md)")
     for name, why in left_out.items():
         print(f"{name} is left out: {why}", file=sys.stderr if name in failed else sys.stdout)
     if failed or (getattr(options, "model.name") in left_out):
@@ -233,4 +235,4 @@ def main():
 
 
 if __name__ == "__main__":
-    artifacts.run(main, in_parallel=True)
+    console.run(main, in_parallel=True)

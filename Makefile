@@ -10,19 +10,20 @@ OUT ?= outputs$(if $(filter-out embedded,$(MODEL)),-$(subst /,-,$(MODEL)))
 CONFIG ?= configs/default.json
 RUN = .venv/bin/python
 FLAGS = --config $(CONFIG) --model $(MODEL) --output-dir $(OUT) $(ARGS)
-SHARED = tools.py $(wildcard playground/*.py) $(CONFIG) configs/default.json configs/tools.json .venv/installed
+SHARED = tools.py $(wildcard playground/*.py playground/run/*.py playground/model/*.py playground/judge/*.py) \
+	$(wildcard playground/report/*.py) playground/data/augment.py playground/data/slots.py $(CONFIG) configs/default.json configs/tools.json .venv/installed
 GRAMMAR = $(wildcard playground/grammar/*.py)
-SOURCES = $(wildcard playground/sources/*.py playground/sources/*.json*)
+DATA = $(wildcard playground/data/*.py playground/data/*.json* playground/data/*/*.py)
 # What `verify` finds changed is made again too, such as an artifact that was edited: dates do not show all.
-CHANGED := $(shell test -d $(OUT) && $(RUN) -m playground.artifacts verify $(OUT) 2>/dev/null | sed '/: fine$$/d; s/:.*//')
+CHANGED := $(shell test -d $(OUT) && $(RUN) -m playground verify $(OUT) 2>/dev/null | sed '/: fine$$/d; s/:.*//')
 
 all: $(OUT)/01_baseline/manifest.json $(OUT)/04_inference/manifest.json $(OUT)/05_constrained/manifest.json $(OUT)/08_evaluate/manifest.json
 
 run: said all
-	@$(if $(SHOWN),,$(RUN) -m playground.report summary $(OUT) && echo && echo "Report: $(OUT)/08_evaluate/report.html")
+	@$(if $(SHOWN),,$(RUN) -m playground summary $(OUT) && echo && echo "Report: $(OUT)/08_evaluate/report.html")
 
 said: .venv/installed
-	@$(RUN) -m playground.expected $(MODEL)
+	@$(RUN) -m playground expected $(MODEL)
 	@echo "What is up to date is not made again."
 
 .venv/installed: requirements.txt
@@ -34,10 +35,10 @@ said: .venv/installed
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-$(OUT)/01_baseline/manifest.json: 01_baseline.py $(SHARED) $(SOURCES)
+$(OUT)/01_baseline/manifest.json: 01_baseline.py $(SHARED) $(DATA)
 	$(RUN) $< $(FLAGS)
 
-$(OUT)/02_create_dataset/manifest.json: 02_create_dataset.py $(SHARED) $(SOURCES)
+$(OUT)/02_create_dataset/manifest.json: 02_create_dataset.py $(SHARED) $(DATA)
 	$(RUN) $< $(FLAGS)
 
 $(OUT)/03_finetune/manifest.json: 03_finetune.py $(SHARED) $(OUT)/02_create_dataset/manifest.json
@@ -55,7 +56,7 @@ $(OUT)/06_dpo/manifest.json: 06_dpo.py $(SHARED) $(OUT)/03_finetune/manifest.jso
 $(OUT)/07_ppo/manifest.json: 07_ppo.py $(SHARED) $(OUT)/03_finetune/manifest.json
 	$(RUN) $< $(FLAGS)
 
-$(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/page.html $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
+$(OUT)/08_evaluate/manifest.json: 08_evaluate.py playground/report/page.html $(SHARED) $(GRAMMAR) $(OUT)/06_dpo/manifest.json $(OUT)/07_ppo/manifest.json
 	$(RUN) $< $(FLAGS)
 	$(eval SHOWN := the table, by the script itself)
 
@@ -64,7 +65,7 @@ $(CHANGED:%=$(OUT)/%/manifest.json): again
 again:
 
 verify:
-	$(RUN) -m playground.artifacts verify $(OUT)
+	$(RUN) -m playground verify $(OUT)
 
 test: .venv/installed-dev
 	.venv/bin/ruff check .

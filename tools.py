@@ -7,45 +7,20 @@ A *call* is `{"tool": name, "args": {...}}`. To add a tool, add one schema entry
 configs/tools.json and one function below with `@executor("its_name")`.
 """
 
-import ast
-import contextlib
 import hashlib
-import itertools
 import json
-import math
-import operator
 import re
-import signal
-import threading
-import warnings
 from pathlib import Path
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
+from playground import arithmetic, schemas, strict_json
 
 NO_RESPOND = "There is no tool `respond`: no record answers after a result, and only --max-turns ends a conversation."
 TOOL_FILE = Path(__file__).parent / "configs" / "tools.json"
-MAX_CALL_CHARS = 20_000  # a longer "call" is refused before it is parsed
-MAX_CALL_DEPTH = 64  # far below Python's own limit, which depends on who asks
-MAX_SECONDS = 0.5  # of the processor's, for a schema or a chat template: they can be made to take for ever
-MAX_ERRORS = 100  # of a call that are told
-MAX_SLOW = 5  # calls that take longer than that are invalid, and with this one it is enough
-SLOW, FAILED = [], {}  # the tools of those calls; {tool: [calls that its executor failed in, how at first]}
+FAILED = {}  # {tool: [calls that its executor failed in, how at first]}
 
 
 class ToolFileError(ValueError):
     """A tool file cannot be used; the message says where and why."""
-
-
-class OutsideError(Exception):
-    """A schema or a chat template cannot be used; the message says which and why."""
-
-
-class OutOfTime(Exception):
-    """What `time_limit` raises."""
 
 
 class ParseError(ValueError):
@@ -54,13 +29,6 @@ class ParseError(ValueError):
     def __init__(self, kind):
         super().__init__(kind)
         self.kind = kind
-
-
-@Draft202012Validator.FORMAT_CHECKER.checks("regex", (re.error, OverflowError, RecursionError))
-def is_regex(text):
-    """What `check_schema` asks of a pattern. jsonschema's own check ends in a traceback at `a{99999999999}`."""
-    with warnings.catch_warnings(action="ignore"):  # of sets that Python may read in another way some day
-        return not isinstance(text, str) or bool(re.compile(text))
 
 
 # ---- load: a tool set is {name: {"name", "description", "parameters"}}, in file order
@@ -74,7 +42,7 @@ def load_tools(path=TOOL_FILE):
     """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        whole = is_text(entries)
+        whole = strict_json.is_text(entries)
     except OSError as error:
         raise ToolFileError(f"{path} cannot be read ({error.strerror}): give a JSON file of tools.") from None
     except UnicodeDecodeError:
@@ -98,46 +66,13 @@ def load_tools(path=TOOL_FILE):
             raise ToolFileError(f"{where}: a second tool is named {name!r}: give each tool its own name.")
         parameters = function.get("parameters", {"type": "object", "properties": {}})
         try:
-            with time_limit(MAX_SECONDS):
-                Draft202012Validator.check_schema(parameters)
-                reference = _dangling_reference(parameters)
-        except SchemaError as error:
-            at = "/".join(map(str, error.absolute_path))
-            raise ToolFileError(
-                f"{where} ({name}): parameters are not a JSON Schema, at /{at}: {error.message[:200]}"
-            ) from None
-        except (RecursionError, OutOfTime):
-            raise ToolFileError(f"{where} ({name}): its schema is too deep or large to be checked.") from None
-        if reference:
-            raise ToolFileError(f'{where} ({name}): "$ref": {reference!r} leads nowhere: put it under "$defs" there.')
+            schemas.check(parameters)
+        except ValueError as error:
+            raise ToolFileError(f"{where} ({name}): {error}") from None
         if not isinstance(parameters, dict) or parameters.get("type") != "object":
             raise ToolFileError(f'{where} ({name}): parameters must be a schema of "type": "object".')
         tools[name] = {"name": name, "description": function.get("description", ""), "parameters": parameters}
     return tools
-
-
-def is_text(value):
-    """Whether a JSON value can be written as UTF-8, which has nothing for half of a surrogate pair."""
-    try:
-        to_json(value).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _dangling_reference(schema):
-    """The first reference of a schema that it does not hold itself, or None: nothing is fetched from elsewhere."""
-    resolver, nodes = Registry().resolver_with_root(DRAFT202012.create_resource(schema)), [schema]
-    while nodes:
-        node = nodes.pop()
-        for key in ("$ref", "$dynamicRef") if isinstance(node, dict) else ():
-            try:
-                if isinstance(node.get(key), str):
-                    resolver.lookup(node[key])
-            except (Unresolvable, ValueError):
-                return node[key]
-        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return None
 
 
 def call_schema(tools):
@@ -178,6 +113,17 @@ def said_by_user(prompt):
     return "\n".join([first, *(line.removeprefix("User: ") for line in others if line.startswith("User: "))])
 
 
+def last_result(prompt):
+    """The tool's result that a record's prompt ends with, or None where it ends otherwise."""
+    line = prompt.rpartition("\n")[2]
+    if not line.startswith("Result: "):
+        return None
+    try:
+        return json.loads(line.removeprefix("Result: "))
+    except (ValueError, RecursionError):
+        return None
+
+
 def format_prompt(prompt):
     """What a model without a chat template sees before it writes a call."""
     return f"User: {prompt}\nCall:"
@@ -209,32 +155,10 @@ def parse_call(text):
     text after the JSON, two objects, broken JSON, truncated JSON, duplicate key, nested too deep, bad number,
     lone surrogate, not an object, no tool, no args, unknown key.
     """
-    if len(text) > MAX_CALL_CHARS:
-        raise ParseError("too long")
-    text = text.strip()
-    if not text:
-        raise ParseError("empty")
-    if text.startswith("```"):
-        raise ParseError("fenced block")
-    if not text.startswith("{"):
-        if _is_json(text):
-            raise ParseError("not an object")
-        raise ParseError("text before the JSON" if '{"' in text else "not JSON")
     try:
-        value, end = _decoder.raw_decode(text)
-    except RecursionError:
-        raise ParseError("nested too deep") from None
-    except json.JSONDecodeError as error:
-        # An error where the text ends means that more text could have mended it.
-        truncated = error.pos >= len(text) or error.msg.startswith("Unterminated string")
-        raise ParseError("truncated JSON" if truncated else "broken JSON") from None
-    rest = text[end:].strip()
-    if rest:
-        raise ParseError("two objects" if rest.startswith("{") else "text after the JSON")
-    if _depth(value) > MAX_CALL_DEPTH:
-        raise ParseError("nested too deep")
-    if not is_text([text, value]):  # "\ud800" in the text is a lone surrogate in the value
-        raise ParseError("lone surrogate")
+        value = strict_json.read_object(text)
+    except strict_json.Refused as refused:
+        raise ParseError(str(refused)) from None
     if not isinstance(value.get("tool"), str):
         raise ParseError("no tool")
     if not isinstance(value.get("args"), dict):
@@ -242,48 +166,6 @@ def parse_call(text):
     if len(value) > 2:
         raise ParseError("unknown key")
     return value
-
-
-def _depth(value):
-    """How many objects and arrays stand in each other, without recursion."""
-    level, depth = [value], 0
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-        depth += 1
-    return depth
-
-
-def _refuse_duplicates(pairs):
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ParseError("duplicate key")
-    return value
-
-
-def _number(read):
-    def checked(text):
-        # Python reads integers of up to 4,300 digits and floats up to infinity; neither is a sensible argument.
-        if len(text) > 100 or not math.isfinite(float(text)):
-            raise ParseError("bad number")
-        return read(text)
-
-    return checked
-
-
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_refuse_duplicates,
-    parse_int=_number(int),
-    parse_float=_number(float),
-    parse_constant=_number(float),  # NaN, Infinity and -Infinity are not JSON
-)
-
-
-def _is_json(text):
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 # ---- validate
@@ -294,71 +176,8 @@ def validate_call(call, tools):
     tool = tools.get(call["tool"])
     if tool is None:
         return [f"unknown tool {call['tool']!r}: the tools are {', '.join(tools)}"]
-    found = problems(validator(tool["parameters"]), call["args"])
-    if TOO_SLOW in found:
-        SLOW.append(call["tool"])
-        if len(SLOW) == MAX_SLOW:
-            names = ", ".join(sorted(set(SLOW)))
-            raise OutsideError(
-                f"calls to {names} take over {MAX_SECONDS} s each to be validated: simplify the schemas."
-            )
+    found = schemas.problems(schemas.validator(tool["parameters"]), call["args"], call["tool"])
     return [f"{call['tool']}: {problem}" for problem in found]
-
-
-TOO_SLOW = f"its schema takes over {MAX_SECONDS} s to check"
-
-
-def validator(schema, kind=Draft202012Validator):
-    """What checks a value under a JSON Schema, and fetches nothing that the schema refers to; see `problems`."""
-    return kind(schema, registry=Registry())
-
-
-def problems(checker, value):
-    """What a `validator` finds wrong with a value, as sentences for people; [] for nothing."""
-    try:
-        with time_limit(MAX_SECONDS):
-            errors = list(itertools.islice(checker.iter_errors(value), MAX_ERRORS))
-            return [_in_words(error) for error in sorted(errors, key=lambda error: error.json_path)]
-    except OutOfTime:
-        return [TOO_SLOW]
-    except RecursionError:
-        return ["its schema refers to itself without end or is too deep, so nothing can be said to meet it"]
-    except (Unresolvable, ValueError, ArithmeticError) as error:
-        return [f"its schema cannot be followed: {str(error)[:200]}"]
-
-
-@contextlib.contextmanager
-def time_limit(seconds):
-    """A block that OutOfTime ends after so many seconds of work; on Windows, and in threads, it has no limit.
-
-    Regular expressions, schemas and templates are programs of other people's, and short ones can take for ever.
-    """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_):
-        raise OutOfTime
-
-    before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)  # again and again: Python forgets what finalizers raise
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
-
-
-def _in_words(error):
-    where = ".".join(map(str, error.absolute_path))
-    if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in error.instance]
-        return "missing argument " + ", ".join(map(repr, missing))
-    if error.validator == "additionalProperties" and error.validator_value is False:
-        extra = [name for name in error.instance if name not in error.schema.get("properties", {})]
-        return "unknown argument " + ", ".join(map(repr, extra))
-    message = error.message if len(error.message) <= 200 else error.message[:200] + "..."
-    return f"argument {where!r}: {message}" if where else message
 
 
 # ---- execute
@@ -401,6 +220,12 @@ def execute(call, tools):
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         FAILED.setdefault(call["tool"], [0, why])[0] += 1
         return {"error": f"{call['tool']} failed: {why}"}
+
+
+def outcome_of(call, tools):
+    """What a valid call brings about: {"tool", "result"}; of a call that cannot be executed, itself."""
+    result = execute(call, tools)
+    return call if "error" in result else {"tool": call["tool"], "result": result}
 
 
 @executor("respond")
@@ -446,61 +271,9 @@ def _stable_number(text):
     return int.from_bytes(hashlib.sha256(" ".join(text.casefold().split()).encode()).digest()[:4], "big")
 
 
-# A model, or whoever writes its prompt, decides what the calculator is given. So: no eval; Python's parser
-# reads the text, only the kinds of node below are worked out, and every size is bounded before the work.
-MAX_EXPRESSION = 200  # characters, which bounds the nesting too
-MAX_EXPONENT = 64
-MAX_MAGNITUDE = 1e15  # beyond it, floats are no longer exact to the unit
-OPERATORS = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
-    ast.UAdd: operator.pos, ast.USub: operator.neg,
-}  # fmt: skip
-MAX_DIGITS = 15  # Python rounds 5 to -1000000000 digits by working out 10 ** 1000000000
-
-
-def _round(value, digits=None):
-    if digits is not None and abs(digits) > MAX_DIGITS:
-        raise ExecutionError(f"round takes at most {MAX_DIGITS} digits")
-    return round(value, digits)
-
-
-FUNCTIONS = {"abs": abs, "round": _round, "sqrt": math.sqrt, "min": min, "max": max}
-
-
 @executor("calculator")
 def calculator(expression):
-    if len(expression) > MAX_EXPRESSION:
-        raise ExecutionError(f"the expression is over {MAX_EXPRESSION} characters")
     try:
-        with warnings.catch_warnings(action="ignore"):  # the parser has opinions on style, such as "1if"
-            value = _evaluate(ast.parse(expression.strip(), mode="eval").body)
-    except ZeroDivisionError:
-        raise ExecutionError("division by zero") from None
-    except OverflowError:
-        raise ExecutionError("the number grows too large") from None
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise ExecutionError(f"{expression!r} is not arithmetic that this calculator knows") from None
-    return {"value": int(value) if value == int(value) else round(value, 6)}
-
-
-def _evaluate(node):
-    match node:
-        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            return _bounded(value)
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](_evaluate(operand))
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            left, right = _evaluate(left), _evaluate(right)
-            if isinstance(op, ast.Pow) and abs(right) > MAX_EXPONENT:
-                raise ExecutionError(f"the exponent is over {MAX_EXPONENT}")
-            return _bounded(OPERATORS[type(op)](left, right))
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            return _bounded(FUNCTIONS[name](*map(_evaluate, args)))
-    raise ValueError
-
-
-def _bounded(value):
-    if isinstance(value, complex) or not abs(value) <= MAX_MAGNITUDE:
-        raise ExecutionError("the number grows too large")
-    return value
+        return {"value": arithmetic.evaluate(expression)}
+    except arithmetic.Refused as refused:
+        raise ExecutionError(str(refused)) from None

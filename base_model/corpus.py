@@ -75,6 +75,8 @@ def token_stream(texts, tokenizer):
     """One long tensor: each text, ended by the end-of-text token."""
     once = list(dict.fromkeys(texts))  # many are read more than once
     encoded = tokenizer.backend_tokenizer.encode_batch(once)
-    ids = {text: torch.tensor([*row.ids, tokenizer.eos_token_id], dtype=torch.int32)
-           for text, row in zip(once, encoded, strict=True)}  # fmt: skip
+    ids = {
+        text: torch.tensor([*row.ids, tokenizer.eos_token_id], dtype=torch.int32)
+        for text, row in zip(once, encoded, strict=True)
+    }
     return torch.cat([ids[text] for text in texts])

@@ -310,8 +310,10 @@ FIELD_NAMES = "1234", "abcd", ("first", "second", "third", "fourth")
 
 def fields_lesson(passages, rng):
     """Some fields in a row, as in tables and headings, and one or two of them again."""
-    fields = [made_up_entity(passages, rng) if rng.random() < 0.6 else some_words(passages, rng, 6)
-              for _ in range(rng.randint(2, 4))]  # fmt: skip
+    fields = [
+        made_up_entity(passages, rng) if rng.random() < 0.6 else some_words(passages, rng, 6)
+        for _ in range(rng.randint(2, 4))
+    ]
     names = rng.choice(FIELD_NAMES)
     asked = rng.sample(range(len(fields)), rng.randint(1, 2))
     row = rng.choice((" - ", ": ", ", ", " | ", "; ", " / ", ". ", "? ")).join(fields) + rng.choice(("", "", ".", "?"))

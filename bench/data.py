@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground.sources import templates
+from playground.data import templates
 
 ROOT = Path(__file__).parents[1]
 

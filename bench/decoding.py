@@ -17,8 +17,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import decoding, generation, models, prompting, recipe
-from playground.sources import templates
+from playground.data import templates
+from playground.model import decoding, generation, loading, prompting
+from playground.run import recipe
 
 REQUESTS, STEPS = 20, 250
 
@@ -94,8 +95,10 @@ def measure(label, model, tokenizer, prompts, tools, settings, free_as_long):
         "generate, xgrammar": timed(lambda prompt: generate(prompt, [LogitsProcessor(theirs)]), prompts),
     }
     for name, (took, tokens) in measured.items():
-        print(f"{label:24} {name:22} {1000 * took:8.1f} ms and {sum(tokens) / len(tokens):5.1f} tokens a call   "
-              f"ratio {took / ours_took:.2f}")  # fmt: skip
+        print(
+            f"{label:24} {name:22} {1000 * took:8.1f} ms and {sum(tokens) / len(tokens):5.1f} tokens a call   "
+            f"ratio {took / ours_took:.2f}"
+        )
 
 
 def main():
@@ -106,7 +109,7 @@ def main():
     settings, tools = recipe.load(), toolbox.load_tools()
     records = list(templates.build_splits({"val": REQUESTS}, tools, 0)["val"])
     prompts = [record["prompt"] for record in records]
-    tokenizer, model = models.load_tokenizer(options.sft), models.load_model(options.sft, settings)
+    tokenizer, model = loading.load_tokenizer(options.sft), loading.load_model(options.sft, settings)
     measure("embedded, fine-tuned", model, tokenizer, prompts, tools, settings, free_as_long=False)
     if options.tokenizer:
         from transformers import GPT2Tokenizer

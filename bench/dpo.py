@@ -17,8 +17,9 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import models, prompting, recipe
-from playground.sources import templates
+from playground.data import templates
+from playground.model import loading, prompting
+from playground.run import hardware, recipe
 
 stage = importlib.import_module("06_dpo")
 PAIRS = 240
@@ -47,11 +48,11 @@ def plain_trainer(pairs, settings, folder):
     rows = [{"prompt": toolbox.format_prompt(pair["prompt"]),
              "chosen": f" {pair['chosen']}", "rejected": f" {pair['rejected']}"} for pair in pairs]  # fmt: skip
     return DPOTrainer(
-        AutoModelForCausalLM.from_pretrained(models.EMBEDDED),
-        args=DPOConfig(output_dir=str(folder), use_cpu=models.device() == "cpu", report_to="none", num_train_epochs=1,
+        AutoModelForCausalLM.from_pretrained(loading.EMBEDDED),
+        args=DPOConfig(output_dir=str(folder), use_cpu=hardware.device() == "cpu", report_to="none", num_train_epochs=1,
                        per_device_train_batch_size=settings["dpo"]["batch_size"]),
         train_dataset=Dataset.from_list(rows),
-        processing_class=models.load_tokenizer(models.EMBEDDED),
+        processing_class=loading.load_tokenizer(loading.EMBEDDED),
     )  # fmt: skip
 
 
@@ -63,12 +64,12 @@ def measure(trainer):
 
 def main():
     settings = recipe.load(None, [("dpo.epochs", 1)])
-    tokenizer = models.load_tokenizer(models.EMBEDDED)
+    tokenizer = loading.load_tokenizer(loading.EMBEDDED)
     pairs = pairs_of(tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         # The plain one first: the stage's memory settings hold for the whole process.
         plain = measure(plain_trainer(pairs, settings, Path(folder, "plain")))
-        model = models.load_model(models.EMBEDDED, settings)
+        model = loading.load_model(loading.EMBEDDED, settings)
         artifact = SimpleNamespace(path=Path(folder, "stage"))  # what the trainer wants of one
         sft = recipe.sft_settings(settings, "embedded")
         ours = measure(stage.build_trainer(model, tokenizer, pairs, sft, settings, artifact, lambda *_: None))

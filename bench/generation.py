@@ -20,9 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
 from bench.grammar import many_tools
-from playground import decoding, generation, models, prompting, recipe
+from playground.data import templates
 from playground.grammar.processor import GrammarLogitsProcessor
-from playground.sources import templates
+from playground.model import decoding, generation, loading, prompting
+from playground.run import recipe
 
 REQUESTS = 32
 
@@ -60,9 +61,11 @@ def compare(model, tokenizer, prompts, grammar, settings):
                 "one by one": lambda: theirs(model, tokenizer, some, limit, held_to, 1),  # noqa: B023
             }
             ms = {name: 1000 * timed(way)[0] / len(some) for name, way in ways.items()}
-            print(f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
-                  f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
-                  f"{ms['one by one'] / ms['ours']:7.2f}")  # fmt: skip
+            print(
+                f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
+                f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
+                f"{ms['one by one'] / ms['ours']:7.2f}"
+            )
 
 
 def batched(model, tokenizer, settings):
@@ -93,7 +96,7 @@ def main():
     parser.add_argument("--sft", required=True, help="a fine-tuned embedded model's folder")
     options = parser.parse_args()
     settings, tools = recipe.load(), toolbox.load_tools()
-    tokenizer, model = models.load_tokenizer(options.sft), models.load_model(options.sft, settings)
+    tokenizer, model = loading.load_tokenizer(options.sft), loading.load_model(options.sft, settings)
     prompts = [row["prompt"] for row in templates.build_splits({"val": REQUESTS}, tools, 0)["val"]]
     compare(model, tokenizer, prompts, decoding.grammars_of_calls(tools, tokenizer, "constrained"), settings)
     batched(model, tokenizer, settings)
@@ -103,7 +106,7 @@ def main():
         answers = generation.generate(model, tokenizer, prompts[:1] * rows, settings, grammar=grammar)
         return sum(len(answer.token_ids) for answer in answers)
 
-    endless = models.load_tokenizer(options.sft)
+    endless = loading.load_tokenizer(options.sft)
     endless.eos_token = None  # so that every row runs to its limit
     growth("batch", (1, 4, 16, 64), lambda rows: write(rows, 32, tokenizer=endless))
     growth("new tokens", (32, 64, 128, 256), lambda new_tokens: write(8, new_tokens, tokenizer=endless))

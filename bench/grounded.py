@@ -14,10 +14,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import grammar, models, prompting
+from playground import grammar
+from playground.data import templates
 from playground.grammar.spans import Request
 from playground.grammar.vocabulary import vocabulary_of
-from playground.sources import templates
+from playground.model import loading, prompting
 
 REQUESTS, ROUNDS = 60, 5
 
@@ -60,7 +61,7 @@ def walk(compiled, ids):
 
 
 def main():
-    tools, tokenizer = toolbox.load_tools(), models.load_tokenizer(models.EMBEDDED)
+    tools, tokenizer = toolbox.load_tools(), loading.load_tokenizer(loading.EMBEDDED)
     compiled = grammar.compile_schema(toolbox.call_schema(tools), tokenizer, True)
     compiled.grounded("warm up")
     for words in (30, 500):

@@ -38,14 +38,17 @@ def evaluate(output_dir):
     path = output_dir / "held_out.json"
     if not path.exists():
         import tools as toolbox
-        from playground import artifacts, generation, models, recipe, scoring
-        from playground.decoding import DECODINGS, grammars_of_calls
+        from playground.judge import scoring
+        from playground.model import generation, loading
+        from playground.model.decoding import DECODINGS, grammars_of_calls
+        from playground.run import recipe
+        from playground.run.files import read_jsonl, write_jsonl
 
         settings = recipe.load(None, [("output_dir", str(output_dir))])
         tools = toolbox.load_tools(output_dir / "02_create_dataset" / "tools.json")
-        asked = artifacts.read_jsonl(ROOT / HELD_OUT)
+        asked = read_jsonl(ROOT / HELD_OUT)
         records = [{"prompt": row["prompt"], "completion": toolbox.to_json(row["call"])} for row in asked]
-        tokenizer, model, _ = models.load_checkpoint(settings, "03_finetune")
+        tokenizer, model, _ = loading.load_checkpoint(settings, "03_finetune")
         found = {}
         for decoding in DECODINGS:
             grammars = grammars_of_calls(tools, tokenizer, decoding)
@@ -57,9 +60,10 @@ def evaluate(output_dir):
                 by_tool.setdefault(row["call"]["tool"], []).append(score["exact_call"])
             found[decoding] = {tool: sum(exact) / len(exact) for tool, exact in by_tool.items()}
             answers = zip(asked, outputs, scores, strict=True)
-            artifacts.write_jsonl(output_dir / f"held_out.{decoding}.jsonl", [
-                row | {"output": output.text, "failure": score["failure"]} for row, output, score in answers
-            ])  # fmt: skip
+            write_jsonl(
+                output_dir / f"held_out.{decoding}.jsonl",
+                [row | {"output": output.text, "failure": score["failure"]} for row, output, score in answers],
+            )
         path.write_text(json.dumps(found))
     return json.loads(path.read_text())
 

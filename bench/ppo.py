@@ -19,8 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import generation, models, prompting, recipe
-from playground.sources import templates
+from playground.data import templates
+from playground.model import generation, loading, prompting
+from playground.run import recipe
 
 ROOT = Path(__file__).parents[1]
 VENV = ROOT / ".venv-trl-ppo"
@@ -45,7 +46,7 @@ def installed():
 
 def ours(records, tokenizer, settings):
     """Seconds of an update of stage 07."""
-    policy, rng, ends = models.load_model(models.EMBEDDED, settings), random.Random(0), []
+    policy, rng, ends = loading.load_model(loading.EMBEDDED, settings), random.Random(0), []
     learner = stage.Learner(policy, tokenizer, settings)
     prompts = [record["prompt"] for record in records]
     for _ in range(UPDATES + 1):  # paid by chance, for a base model always earns 0
@@ -59,7 +60,7 @@ def ours(records, tokenizer, settings):
 
 
 def theirs(python, prompts, end, ppo):
-    task = {"base": str(models.EMBEDDED), "prompts": prompts, "end": end, "updates": UPDATES, "length": LENGTH,
+    task = {"base": str(loading.EMBEDDED), "prompts": prompts, "end": end, "updates": UPDATES, "length": LENGTH,
             "minibatch_size": ppo["minibatch_size"], "epochs": ppo["epochs"]}  # fmt: skip
     command = [python, ROOT / "bench" / "ppo_trl.py"]
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True)
@@ -70,7 +71,7 @@ def theirs(python, prompts, end, ppo):
 
 def main():
     settings = recipe.load(None, [("generate.max_new_tokens", LENGTH)])
-    ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), models.load_tokenizer(models.EMBEDDED)
+    ppo, tools, tokenizer = settings["ppo"], toolbox.load_tools(), loading.load_tokenizer(loading.EMBEDDED)
     different = list(templates.build_splits({"train": ppo["requests"]}, tools, 0)["train"])
     records = [record for record in different for _ in range(ppo["samples"])]
     prompts = [prompting.encode_prompt(record["prompt"], tokenizer) for record in records]

@@ -29,19 +29,20 @@ def measure():
     from transformers import DataCollatorForSeq2Seq
 
     import tools as toolbox
-    from playground import generation, models, recipe
-    from playground.muon import MuonAdamW
-    from playground.sources import templates
+    from playground.data import templates
+    from playground.model import generation, loading
+    from playground.model.muon import MuonAdamW
+    from playground.run import hardware, recipe
 
     stage, settings = importlib.import_module("03_finetune"), recipe.load()
-    tokenizer, model = models.load(models.EMBEDDED, settings)
+    tokenizer, model = loading.load(loading.EMBEDDED, settings)
     records = list(templates.build_splits({"train": RECORDS * STEPS}, toolbox.load_tools(), 0)["train"])
     records.sort(key=lambda record: len(record["prompt"]))  # as stage 03 groups them
     pad = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=stage.IGNORE, pad_to_multiple_of=8)
-    optimizer = MuonAdamW(model, 1e-4, 0.1, models.fast_dtype())
+    optimizer = MuonAdamW(model, 1e-4, 0.1, hardware.fast_dtype())
 
     def loss_of(rows):
-        with models.half_precision("cpu"):
+        with hardware.half_precision("cpu"):
             return stage.completion_loss(model, pad([stage.encode(row, tokenizer) for row in rows]))
 
     def learn(rows):

@@ -22,7 +22,6 @@ LEARNING = {  # they measure what is learned rather than how fast, and say so in
     "seeds": "five stages for each of three seeds take half an hour",
     "teacher": "nine trainings take half an hour",
     "unseen_tools": "two trainings for each seed take a quarter of an hour",
-    "samples": "it looks at a model that stage 03 has made",
 }
 
 

@@ -1,7 +1,7 @@
 """The results over several seeds: what README.md shows.
 
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
-    python -m playground.report readme
+    python -m playground readme
 
 Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), and writes
 bench/seeds.json, from which the second command fills the marked places of README.md.
@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from playground import artifacts, readme, scoring, statistics
+from playground.judge import scoring, statistics
+from playground.report import readme
+from playground.run import artifacts
+from playground.run.files import read_json, read_jsonl, write_json
 
 SCRIPTS = sorted(readme.ROOT.glob("0*.py"))
 TRAINING = ("03_finetune", "06_dpo", "07_ppo")
@@ -41,7 +44,7 @@ def run_seed(seed, options):
 
 def exact(output_dir, split, model, decoding):
     """{record id: 1.0 where the greedy call is exact}."""
-    rows = artifacts.read_jsonl(output_dir / "08_evaluate" / "predictions.jsonl")
+    rows = read_jsonl(output_dir / "08_evaluate" / "predictions.jsonl")
     asked = {"split": split, "model": model, "decoding": decoding, "sampling": "greedy"}
     return {row["id"]: float(row["failure"] is None) for row in rows if asked.items() <= row.items()}
 
@@ -61,10 +64,10 @@ def main():
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
-    grids = [artifacts.read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
+    grids = [read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
     manifests = [{path.stem: artifacts.read_manifest(run, path.stem) for path in SCRIPTS} for run in runs]
-    training = [{stage: artifacts.read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
-    artifacts.write_json(readme.RECORDED, {
+    training = [{stage: read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
+    write_json(readme.RECORDED, {
         "model": options.model,
         "seeds": options.seeds,
         "flags": options.flags,
@@ -90,7 +93,7 @@ def main():
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
         "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in TRAINING},
     })  # fmt: skip
-    recorded = artifacts.read_json(readme.RECORDED)
+    recorded = read_json(readme.RECORDED)
     print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))
 
 

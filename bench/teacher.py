@@ -5,7 +5,7 @@
 For each seed: stage 03 on the labelled records alone; the same for as many steps as the third row takes, because more
 steps help by themselves; and on the labelled records and those that the first model added as a teacher. Prints mean
 (lowest to highest) on the test split, greedy and free, as a Markdown table, kept in bench/teacher.md and put into
-README.md by `python -m playground.report readme`. What is there is not run again.
+README.md by `python -m playground readme`. What is there is not run again.
 """
 
 import argparse
@@ -35,10 +35,12 @@ def evaluate(output_dir):
     path = output_dir / "test.json"
     if not path.exists():
         import tools as toolbox
-        from playground import generation, models, recipe, scoring
+        from playground.judge import scoring
+        from playground.model import generation, loading
+        from playground.run import recipe
 
         settings, test = recipe.load(None, [("output_dir", str(output_dir))]), lines(output_dir, "test.jsonl")
-        tokenizer, model, _ = models.load_checkpoint(settings, "03_finetune")
+        tokenizer, model, _ = loading.load_checkpoint(settings, "03_finetune")
         completions = generation.generate(model, tokenizer, [row["prompt"] for row in test], settings, progress="test")
         scores = scoring.judge(completions, test, toolbox.load_tools())
         path.write_text(json.dumps(scoring.summarize(scores)))
@@ -48,7 +50,8 @@ def evaluate(output_dir):
 def right(added, seed, sizes):
     """The share of the teacher's calls that are the labels that its requests have lost."""
     import tools as toolbox
-    from playground.sources import conversation, templates
+    from playground.data import templates
+    from playground.data.imports import conversation
 
     calls = {}
     for record in templates.build_splits(sizes, toolbox.load_tools(), seed)["train"]:
@@ -72,7 +75,7 @@ def run_seed(seed, options):
     manifest = json.loads((teacher / "03_finetune" / "manifest.json").read_text())
     train = lines(teacher, "train.jsonl")
 
-    from playground import recipe
+    from playground.run import recipe
 
     epochs = recipe.sft_settings(manifest["recipe"], manifest["base_model"]["kind"])["epochs"]
     run("03_finetune", longer, *flags, "--epochs", round(epochs * len(train) / options.size))

@@ -21,8 +21,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from playground import models, recipe
-from playground.sources import templates
+from playground.data import templates
+from playground.model import loading
+from playground.run import hardware, recipe
 
 stage = importlib.import_module("03_finetune")
 WARM_UP = 2  # steps
@@ -50,16 +51,16 @@ def plain_trainer(base, records, sft, folder, **changes):
     return SFTTrainer(
         AutoModelForCausalLM.from_pretrained(base, **changes),
         # On a machine without a GPU, SFTConfig() asks for use_cpu, and then computes in bf16.
-        SFTConfig(use_cpu=models.device() == "cpu", output_dir=str(folder), report_to="none",
+        SFTConfig(use_cpu=hardware.device() == "cpu", output_dir=str(folder), report_to="none",
                   learning_rate=sft["learning_rate"], lr_scheduler_type="cosine", warmup_steps=sft["warmup_ratio"],
                   num_train_epochs=sft["epochs"]),
         train_dataset=Dataset.from_list(rows),
-        processing_class=models.load_tokenizer(base),
+        processing_class=loading.load_tokenizer(base),
     )  # fmt: skip
 
 
 def stage_trainer(base, records, sft, folder, settings):
-    tokenizer, model = models.load_tokenizer(base), models.load_model(base, settings)
+    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, settings)
     nothing = [lambda *_: None] * 2  # to do after an epoch, and with a row of the log
     return stage.build_trainer(model, tokenizer, records, sft, settings, SimpleNamespace(path=folder), *nothing)
 
@@ -111,7 +112,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base")
         save_base(options.tokenizer, base)
-        tokenizer = models.load_tokenizer(base)
+        tokenizer = loading.load_tokenizer(base)
         # The plain ones first: the stage's memory settings hold for the whole process.
         sides = {
             "SFTTrainer(model, SFTConfig())": lambda: plain_trainer(base, records, sft, Path(folder, "plain")),
@@ -125,8 +126,10 @@ def main():
         print(f"{name:32} {row['examples/s']:6.2f} examples/s {row['tokens/s']:7.0f} tokens/s   loss {row['loss']:.3f}")
     *plain, ours = rows.values()
     for name, row in zip(rows, plain, strict=False):
-        print(f"beside {name}: ratio {ours['examples/s'] / row['examples/s']:.2f}, "
-              f"of the losses {ours['loss'] / row['loss']:.4f}")  # fmt: skip
+        print(
+            f"beside {name}: ratio {ours['examples/s'] / row['examples/s']:.2f}, "
+            f"of the losses {ours['loss'] / row['loss']:.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ For each seed stages 02, 03 and 08 with the recipe unseen_tools, and again with 
 training and in the test: what a list is worth is the difference. Prints, as a Markdown table, exact calls on the
 validation requests (tools of training, other phrasings) and the metrics on the test (tools that training has never
 seen), greedy, mean over the seeds. Constrained decoding knows all tools, not only those that a prompt lists. What is
-there is not run again. The table is kept in bench/unseen_tools.md, and `python -m playground.report readme` puts it
+there is not run again. The table is kept in bench/unseen_tools.md, and `python -m playground readme` puts it
 into README.md.
 """
 
@@ -47,8 +47,10 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="embedded")
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
-    models = {name: [run(seed, list_tools, options) for seed in options.seeds]
-              for name, list_tools in (("tools listed", True), ("not listed", False))}  # fmt: skip
+    models = {
+        name: [run(seed, list_tools, options) for seed in options.seeds]
+        for name, list_tools in (("tools listed", True), ("not listed", False))
+    }
     lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |"]
     lines.append("|---" * (len(COLUMNS) + 2) + "|")
     for name, runs in models.items():

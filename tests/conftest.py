@@ -20,9 +20,9 @@ README_BLOCKS = dict(
 
 @functools.cache
 def embedded_tokenizer():
-    from playground import models
+    from playground.model import loading
 
-    return models.load_tokenizer(models.EMBEDDED)
+    return loading.load_tokenizer(loading.EMBEDDED)
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +32,10 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def base_model():
-    from playground import models, recipe
+    from playground.model import loading
+    from playground.run import recipe
 
-    return models.load_model(models.EMBEDDED, recipe.load())
+    return loading.load_model(loading.EMBEDDED, recipe.load())
 
 
 @pytest.fixture(scope="session")

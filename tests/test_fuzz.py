@@ -18,18 +18,19 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import embedded_tokenizer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from test_sources_formats import EXAMPLES, places, replaced
 
 import tools as toolbox
-from playground import grammar, recipe
-from playground.artifacts import UserError
+from playground import grammar, schemas
+from playground.data.imports import records
+from playground.data.writing import InvalidRecord, Writer
 from playground.grammar.schema import build
 from playground.grammar.vocabulary import vocabulary_of
-from playground.sources import records
-from playground.sources.writing import InvalidRecord, Writer
+from playground.run import recipe
+from playground.run.errors import UserError
+from tests.conftest import embedded_tokenizer
+from tests.data.imports.test_formats import EXAMPLES, places, replaced
 
 MAX_SECONDS, MAX_BYTES = 5, 1_000_000_000
 QUICK = settings(max_examples=60, deadline=MAX_SECONDS * 1000, suppress_health_check=list(HealthCheck))
@@ -84,7 +85,7 @@ def write(folder, value):
 
 
 def read_tool_file(entries, value, args):
-    toolbox.SLOW.clear()
+    schemas.SLOW.clear()
     with tempfile.TemporaryDirectory() as folder:
         try:
             tools = toolbox.load_tools(write(folder, entries))
@@ -137,7 +138,7 @@ def read_rows(data):
 
 def read_row(name, row):
     """Read a row after nine good ones of format `name`, and write what becomes of them."""
-    toolbox.SLOW.clear()
+    schemas.SLOW.clear()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.jsonl")
         path.write_text("".join(json.dumps(each) + "\n" for each in [*[EXAMPLES[name][0]] * 9, row]))
@@ -145,7 +146,7 @@ def read_row(name, row):
             with contextlib.redirect_stderr(io.StringIO()):
                 found, tools, _, _ = records.load(str(path), toolbox.load_tools())
             texts, _ = Writer(tools, "openai").text(found)
-        except (UserError, InvalidRecord, toolbox.OutsideError):
+        except (UserError, InvalidRecord, schemas.OutsideError):
             return
     "".join(texts).encode("utf-8")
 

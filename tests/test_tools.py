@@ -6,11 +6,12 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tools as toolbox
+from playground import arithmetic, schemas, strict_json
+from tests.conftest import ROOT
 
 TOOLS = toolbox.load_tools()
 CALL = '{"tool": "get_weather", "args": {"city": "Oslo"}}'
@@ -99,7 +100,7 @@ def test_canonical_json_is_read_back_as_it_was(value):
         text.encode()
     except UnicodeEncodeError:
         return  # hypothesis makes no lone surrogates in st.text(), but be sure of what is tested
-    if len(text) <= toolbox.MAX_CALL_CHARS:
+    if len(text) <= strict_json.MAX_CHARS:
         assert toolbox.parse_call(text) == call
 
 
@@ -213,13 +214,13 @@ NOT_ALIKE = {"type": "object", "properties": {"x": {"uniqueItems": True}}}
     ],
 )
 def test_a_schema_that_takes_for_ever_is_given_up_at_once(tmp_path, monkeypatch, schema, args):
-    monkeypatch.setattr(toolbox, "SLOW", [])
+    monkeypatch.setattr(schemas, "SLOW", [])
     tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", schema)]))
     begin = time.perf_counter()
     assert toolbox.validate_call({"tool": "a", "args": args}, tools) == ["a: its schema takes over 0.5 s to check"]
     assert time.perf_counter() - begin < 3
-    with pytest.raises(toolbox.OutsideError, match="calls to a take over"):
-        for _ in range(toolbox.MAX_SLOW):
+    with pytest.raises(schemas.OutsideError, match="calls to a take over"):
+        for _ in range(schemas.MAX_SLOW):
             toolbox.validate_call({"tool": "a", "args": args}, tools)
 
 
@@ -302,8 +303,8 @@ ARITHMETIC = st.recursive(
     lambda inner: st.one_of(
         st.builds("({}{}{})".format, inner, st.sampled_from("+ - * / // % **".split()), inner),
         st.builds("-{}".format, inner),
-        st.builds("{}({})".format, st.sampled_from(sorted(toolbox.FUNCTIONS)), inner),
-        st.builds("{}({}, {})".format, st.sampled_from(sorted(toolbox.FUNCTIONS)), inner, inner),
+        st.builds("{}({})".format, st.sampled_from(sorted(arithmetic.FUNCTIONS)), inner),
+        st.builds("{}({}, {})".format, st.sampled_from(sorted(arithmetic.FUNCTIONS)), inner, inner),
     ),
     max_leaves=6,
 )

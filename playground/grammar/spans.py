@@ -42,8 +42,10 @@ class Kinds(dict):
 
 KINDS = Kinds()
 # After a space; at a letter that nothing joins to one before it; at each sign, and at the letter after one.
-STARTS = [re.compile(f"(?:^|(?<=[{before}]))(?=[{skipped}]*([{first}]))")
-          for before, skipped, first in ((" ", "a", "jlms"), (" ms", "aj", "ls"))] + [re.compile("(s)")]  # fmt: skip
+STARTS = [
+    re.compile(f"(?:^|(?<=[{before}]))(?=[{skipped}]*([{first}]))")
+    for before, skipped, first in ((" ", "a", "jlms"), (" ms", "aj", "ls"))
+] + [re.compile("(s)")]
 POSSESSIVE = re.compile(r"(?<=\w)['’][sS](?!\w)")
 
 

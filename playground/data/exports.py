@@ -1,0 +1,76 @@
+"""Records -> rows of the formats that other trainers read: OpenAI's, TRL's, ShareGPT with tools (LLaMA-Factory)."""
+
+import json
+
+import tools as toolbox
+from playground.data.imports.conversation import RESPOND, read_prompt
+
+
+def _steps(record, tools):
+    """[("user", text), ("say", text), ("call", name, args) or ("call", name, args, result), ...], the answer last."""
+    plain = tools.get("respond", RESPOND)["parameters"] == RESPOND["parameters"]  # text says the same
+    for step in [*read_prompt(record["prompt"]), ("call", json.loads(record["completion"]))]:
+        kind, given, *result = step
+        if kind == "user":
+            yield step
+        elif given["tool"] == "respond" and plain and not result:
+            yield "say", given["args"]["message"]
+        else:
+            yield "call", given["tool"], given["args"], *result
+
+
+def _offered(record, tools):
+    """The tools that a row lists: those of the record, but for a `respond` that is text."""
+    plain = tools.get("respond", RESPOND)["parameters"] == RESPOND["parameters"]
+    named = [tools[name] for name in record["meta"].get("tools", tools) if name in tools]
+    return [{"type": "function", "function": tool} for tool in named if tool["name"] != "respond" or not plain]
+
+
+def _messages(record, tools, arguments_of):
+    messages = [{"role": "system", "content": record["meta"]["system"]}] if "system" in record["meta"] else []
+    for kind, given, *rest in _steps(record, tools):
+        if kind != "call":
+            messages.append({"role": "user" if kind == "user" else "assistant", "content": given})
+            continue
+        args, *result = rest
+        call_id = f"call_{len(messages)}"
+        function = {"name": given, "arguments": arguments_of(args)}
+        tool_call = {"id": call_id, "type": "function", "function": function}
+        messages.append({"role": "assistant", "tool_calls": [tool_call]})
+        if result:
+            messages.append({"role": "tool", "tool_call_id": call_id, "content": toolbox.to_json(result[0])})
+    return messages
+
+
+def to_openai(record, tools):
+    """A record as a row of OpenAI's fine-tuning format; only its last message is to be trained on."""
+    *context, last = _messages(record, tools, toolbox.to_json)
+    context = [message | {"weight": 0} if message["role"] == "assistant" else message for message in context]
+    row, offered = {"messages": [*context, last]}, _offered(record, tools)
+    return row | {"tools": offered, "parallel_tool_calls": False} if offered else row
+
+
+def to_trl(record, tools):
+    """A record as a row that TRL's trainers read: of `prompt` and `completion` they train on the latter alone."""
+    *prompt, completion = _messages(record, tools, lambda args: args)
+    row, offered = {"prompt": prompt, "completion": [completion]}, _offered(record, tools)
+    return row | {"tools": toolbox.to_json(offered)} if offered else row
+
+
+def to_sharegpt(record, tools):
+    """A record as a row of ShareGPT with tools, as LLaMA-Factory reads it (`mask_history` trains on the last turn)."""
+    turns = []
+    for kind, given, *rest in _steps(record, tools):
+        if kind != "call":
+            turns.append({"from": "human" if kind == "user" else "gpt", "value": given})
+            continue
+        args, *result = rest
+        turns.append({"from": "function_call", "value": toolbox.to_json({"name": given, "arguments": args})})
+        if result:
+            turns.append({"from": "observation", "value": toolbox.to_json(result[0])})
+    functions = [entry["function"] for entry in _offered(record, tools)]
+    row = {"conversations": turns, "tools": toolbox.to_json(functions) if functions else ""}
+    return row | {"system": record["meta"]["system"]} if "system" in record["meta"] else row
+
+
+EXPORTS = {"openai": to_openai, "sharegpt": to_sharegpt, "trl": to_trl}

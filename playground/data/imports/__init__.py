@@ -1,0 +1,1 @@
+"""Other people's data, read into this project's records."""

@@ -1,0 +1,318 @@
+"""Conversations in OpenAI's form <-> records: the one shape that every other format is brought into first.
+
+A conversation is {"messages": [...], "tools": [{"name", "description", "parameters"}, ...], "id", "meta"}. Each of
+its assistant messages becomes a record: what came before is the prompt, the call is the completion. Text for the
+user is a call to `respond`, so a record in the middle of a chat has lines of three kinds in its prompt:
+
+    first request
+    Call: {"tool": ..., "args": ...}
+    Result: ...                          (none after a `respond`)
+    User: second request
+"""
+
+import contextlib
+import itertools
+import json
+import re
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from referencing.exceptions import Unresolvable
+
+import tools as toolbox
+from playground.data.imports import calls
+
+RESPOND = toolbox.load_tools()["respond"]
+MAX_NAME = 64  # characters; OpenAI's limit, as are the characters that a name may have
+# Each answer of a chat is a record with all that came before it, so the longest chat bounds how much is made of a row.
+MAX_LINES = 400
+RESULTS = ("tool", "function")  # the roles of messages with a result, the second from before tools were tools
+
+
+class BadRow(ValueError):
+    """A row of imported data cannot be used; the message is the reason, for people."""
+
+
+@contextlib.contextmanager
+def in_form():
+    """Decorator of what takes a row apart: a row of another form (a list where an object belongs, ...) is a BadRow."""
+    try:
+        yield
+    except BadRow:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, SyntaxError, StopIteration) as error:
+        raise BadRow(f"not in the form that it looks like: {error}" if str(error) else "a part is missing") from None
+    except (RecursionError, MemoryError):  # the latter from Python's parser, which says so of deep nesting
+        raise BadRow("nested too deep") from None
+
+
+class ToolSet:
+    """The tools of many rows as one set: `tools` as in tools.py, with valid and unique names, and `respond`."""
+
+    def __init__(self):
+        self.tools, self._names, self._counts = {}, {}, {}
+        self.add(RESPOND)
+
+    def ordered(self):
+        """The tools in the order in which they were added, `respond` last."""
+        return {name: tool for name, tool in self.tools.items() if name != "respond"} | {"respond": RESPOND}
+
+    def add(self, tool):
+        """The name in this set of a tool of {"name", "description", "parameters"}; the same tool gets the same name.
+
+        Raises BadRow for a tool without a name or with parameters that are not the JSON Schema of an object.
+        """
+        name, parameters = tool.get("name"), tool.get("parameters") or {"type": "object", "properties": {}}
+        if not isinstance(name, str) or not name.strip():
+            raise BadRow("a tool has no name")
+        key = name, json.dumps(parameters, sort_keys=True)
+        if key not in self._names:
+            _check_schema(name, parameters)
+            self._names[key] = valid = self._unique(name)
+            description = tool.get("description")
+            description = description if isinstance(description, str) else ""
+            self.tools[valid] = {"name": valid, "description": description, "parameters": parameters}
+        return self._names[key]
+
+    def _unique(self, name):
+        valid = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:MAX_NAME] or "tool"
+        if valid not in self.tools:
+            return valid
+        for number in itertools.count(self._counts.get(valid, 2)):  # on from the last, of which there may be thousands
+            numbered = f"{valid[: MAX_NAME - len(str(number)) - 1]}_{number}"
+            if numbered not in self.tools:
+                self._counts[valid] = number + 1
+                return numbered
+        raise AssertionError("there is always a next number")
+
+
+def _check_schema(name, parameters):
+    if not isinstance(parameters, dict) or parameters.get("type") != "object":
+        raise BadRow(f"tool {name!r}: parameters are not the schema of an object")
+    try:
+        Draft202012Validator.check_schema(parameters)
+        distant = [ref for ref in re.findall(r'"\$ref": "([^"]*)', json.dumps(parameters)) if not ref.startswith("#")]
+    except SchemaError as error:
+        raise BadRow(f"tool {name!r}: parameters are not a JSON Schema: {error.message[:100]}") from None
+    except RecursionError:
+        raise BadRow(f"tool {name!r}: parameters are nested too deep") from None
+    if distant:  # a validator would fetch it
+        raise BadRow(f"tool {name!r}: parameters refer to {distant[0]!r}, outside of themselves")
+
+
+def checked_call(name, args, tools, names=()):
+    """A call with its arguments in schema order. Raises BadRow unless it is valid and can be read back.
+
+    An answer that looks like a call to one of `tools`, or of `names`, is not valid.
+    """
+    if name not in tools:
+        raise BadRow(f"unknown tool {name!r}")
+    args = read_json(args, "arguments") if isinstance(args, str) else args
+    if not isinstance(args, dict):
+        raise BadRow(f"arguments of {name} are not an object")
+    in_order = {key: args[key] for key in tools[name]["parameters"].get("properties", {}) if key in args}
+    call = {"tool": name, "args": in_order | args}
+    try:
+        toolbox.parse_call(toolbox.to_json(call))
+        errors = toolbox.validate_call(call, tools)
+    except toolbox.ParseError as error:
+        raise BadRow(f"the call is no readable JSON: {error.kind}") from None
+    except (Unresolvable, RecursionError) as error:
+        raise BadRow(f"the schema of {name} cannot be followed: {str(error)[:100]}") from None
+    if errors:
+        raise BadRow(errors[0])
+    if name == "respond":
+        for said in call["args"].values():
+            if isinstance(said, str) and (form := calls.looks_like(said, tools, names)):
+                raise BadRow(f"an answer for the user is {form}")
+    return call
+
+
+def general(reason):
+    """A reason without what is particular to one row, so that reasons can be counted."""
+    return re.sub(r"'.*'|\".*\"|\d+", "…", str(reason))[:80]
+
+
+def read_json(text, what):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadRow(f"{what} not JSON: {text[:60]!r}") from None
+
+
+def read_result(text):
+    """A result as JSON: what a tool message holds, or its text where that is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+# ---- conversation -> records
+
+
+@in_form()
+def to_records(conversation, toolset, source, notes, cut=False):
+    """The records of a conversation, whose tools join `toolset`; `notes` counts what had to be left out, by reason.
+
+    An assistant message of weight 0 makes no record, as it is not trained on. Raises BadRow for a conversation with
+    a call that does not validate (with `cut`, what comes before the call is kept) or with nothing to learn from.
+    """
+    names = {tool.get("name"): toolset.add(tool) for tool in conversation["tools"]} | {"respond": "respond"}
+    messages, lines, records = conversation["messages"], [], []
+    meta = dict(conversation.get("meta", {}))
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise BadRow("messages are not a list of objects")
+    if len(messages) > MAX_LINES:
+        raise BadRow(f"over {MAX_LINES} messages")
+    for at, message in enumerate(messages):
+        role = message.get("role")
+        if role in ("system", "developer"):
+            meta["system"] = _text(message)
+        elif role == "user":
+            text = " ".join(_text(message).split())
+            lines.append(f"User: {text}" if lines else text)
+        elif role == "assistant":
+            if not lines or not lines[0]:
+                raise BadRow("nothing was asked before the first answer")
+            later = itertools.islice(messages, at + 1, None)
+            results = itertools.takewhile(lambda message: message.get("role") in RESULTS, later)
+            turns = _turns(message, list(results))
+            for number, (name, args, *result) in enumerate(turns):
+                try:
+                    call = checked_call(names.get(name, name), args, toolset.tools, names)
+                except BadRow as reason:
+                    if not cut:
+                        raise
+                    notes[f"calls that are not valid ({general(reason)})"] += 1
+                    return _numbered(records, conversation) if records else []
+                if message.get("weight") != 0:
+                    records.append(_record(lines, call, source, meta | {"tools": list(dict.fromkeys(names.values()))}))
+                if len(lines) > MAX_LINES:
+                    raise BadRow(f"over {MAX_LINES} messages")
+                lines.append(f"Call: {toolbox.to_json(call)}")
+                lines += [f"Result: {toolbox.to_json(value)}" for value in result]
+                last = number + 1 == len(turns) and at + 1 == len(messages)
+                if not result and call["tool"] != "respond" and not last:
+                    notes["calls after one whose result is not given"] += 1
+                    return _numbered(records, conversation)
+        elif role not in RESULTS:
+            raise BadRow(f"message {at + 1} has the role {role!r}")
+    if records and "rejected" in conversation:
+        _add_rejected(records[-1], conversation["rejected"], names, notes)
+    return _numbered(records, conversation)
+
+
+def _add_rejected(record, message, names, notes):
+    """Put the call that should not have been made beside a record's own; it need not be valid, but be another."""
+    try:
+        name, args, *_ = _turns(message, [])[0]
+        args = read_json(args, "arguments") if isinstance(args, str) else args
+        rejected = toolbox.to_json({"tool": names.get(name, name), "args": args})
+        toolbox.parse_call(rejected)
+    except (BadRow, toolbox.ParseError) as reason:
+        notes[f"rejected responses that are no call ({general(reason)})"] += 1
+        return
+    if rejected == record["completion"]:
+        notes["rejected responses that say what the chosen ones say"] += 1
+    else:
+        record["rejected"] = rejected
+
+
+def _record(lines, call, source, meta):
+    turn = 1 + sum(line.startswith("Call: ") for line in lines)
+    meta = meta | {"tool": call["tool"], "turn": turn}
+    return {"id": "", "prompt": "\n".join(lines), "completion": toolbox.to_json(call), "source": source, "meta": meta}
+
+
+def last_only(messages):
+    """The messages with all answers but the last as context, which makes no record."""
+    last = max((at for at, message in enumerate(messages) if message.get("role") == "assistant"), default=-1)
+    return [
+        message | {"weight": 0} if message.get("role") == "assistant" and at < last else message
+        for at, message in enumerate(messages)
+    ]
+
+
+def _turns(message, results):
+    """[(name, args)] or [(name, args, result)] for each call of an assistant message; text is a call to respond."""
+    calls = message.get("tool_calls") or []
+    if message.get("function_call"):
+        calls = [{"function": message["function_call"]}]
+    if not calls:
+        return [("respond", {"message": _text(message).strip()})]
+    functions = [call.get("function") if isinstance(call, dict) else None for call in calls]
+    if not all(isinstance(function, dict) and isinstance(function.get("name"), str) for function in functions):
+        raise BadRow("a tool call names no function")
+    by_id = {str(result["tool_call_id"]): result for result in results if result.get("tool_call_id")}
+    turns = []
+    for index, (call, function) in enumerate(zip(calls, functions, strict=True)):
+        result = by_id.get(str(call.get("id"))) or (results[index] if index < len(results) and not by_id else None)
+        turn = (function["name"], function.get("arguments") or {})
+        turns.append(turn if result is None else (*turn, read_result(_text(result))))
+    return turns
+
+
+def _text(message):
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+    if not isinstance(content, str):
+        raise BadRow(f"a message of the {message.get('role')} has no text")
+    return content
+
+
+def _numbered(records, conversation):
+    if not records:
+        raise BadRow("no answer to learn from")
+    for index, record in enumerate(records):
+        record["id"] = conversation["id"] + (f".{index}" if len(records) > 1 else "")
+        if len(records) == 1:
+            record |= conversation.get("record", {})
+        try:
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadRow("a lone surrogate, which is no text") from None
+    return records
+
+
+# ---- record -> conversation
+
+
+def read_prompt(prompt):
+    """A record's prompt as [("user", text) or ("call", call) or ("call", call, result), ...].
+
+    A prompt that is not made of such lines is one request.
+    """
+    first, *lines = prompt.split("\n")
+    steps = [("user", first)]
+    try:
+        for line in lines:
+            kind, _, rest = line.partition(": ")
+            if kind == "User":
+                steps.append(("user", rest))
+            elif kind == "Call":
+                steps.append(("call", toolbox.parse_call(rest)))
+            elif kind == "Tools" and len(steps) == 1:
+                continue  # which tools those are, a record's meta says
+            elif kind == "Result" and steps[-1][0] == "call" and len(steps[-1]) == 2:
+                steps[-1] = (*steps[-1], json.loads(rest))
+            else:
+                return [("user", " ".join(prompt.split()))]
+    except (toolbox.ParseError, ValueError, RecursionError):
+        return [("user", " ".join(prompt.split()))]
+    return steps
+
+
+def write_prompt(steps):
+    """The prompt that `read_prompt` reads as these steps."""
+    lines = []
+    for kind, value, *result in steps:
+        if kind == "user":
+            text = " ".join(value.split())
+            lines.append(f"User: {text}" if lines else text)
+        else:
+            lines.append(f"Call: {toolbox.to_json(value)}")
+            lines += [f"Result: {toolbox.to_json(result[0])}"] if result else []
+    return "\n".join(lines)

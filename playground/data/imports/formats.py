@@ -1,0 +1,201 @@
+"""The formats that people keep tool-calling data in, each read into a conversation (see conversation.py)."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from playground.data.imports import chats, messages
+from playground.data.imports.conversation import BadRow, in_form
+from playground.data.imports.shapes import TYPES, closed, functions, json_schema, message_of, value
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: what people call it, the keys that its rows have, the licence of the published data, the reader.
+
+    `like` names the format whose keys it has too; which of them a row is in, `kinds` of chats.py or messages.py says.
+    """
+
+    label: str
+    keys: tuple
+    licence: str
+    read: object = None
+    like: str = ""
+
+
+def look(row):
+    """The name of the format that a row looks most like. Raises BadRow if it looks like none."""
+    return _fitting(row)[0]
+
+
+def _fitting(row):
+    """The names of the formats that a row may be in, the likeliest first."""
+    if not isinstance(row, dict):
+        raise BadRow("not a JSON object")
+    if isinstance(row.get("prompt"), list):  # messages, where the project's own records have a text
+        return ["trl"]
+    likeness = {}
+    for name, format in FORMATS.items():
+        telling = [key in row for key in format.keys if key != "id"]  # any format may have an id
+        likeness[name] = 0 if format.like else sum(telling) / len(telling)
+    name = max(likeness, key=likeness.get)  # of equally like ones, the first
+    if not likeness[name]:
+        raise BadRow(f"no format that is known: its keys are {', '.join(map(str, row)) or 'none'}"[:200])
+    return {"openai": messages.kinds, "hermes": chats.kinds}.get(name, lambda row: [name])(row)
+
+
+@in_form()
+def read(row, name):
+    """The row of format `name` as a conversation. Raises BadRow, naming the format that it looks like instead."""
+    fitting = _fitting(row)
+    if name not in fitting:
+        raise BadRow(f"looks like {FORMATS[fitting[0]].label}, not like {FORMATS[name].label}")
+    missing = [key for key in FORMATS[name].keys if key not in row]
+    if missing and not (name == "hermes" and "messages" in row) and name != "trl":
+        raise BadRow(f"lacks {', '.join(missing)}")
+    return FORMATS[name].read(row)
+
+
+# ---- xLAM and APIGen: {"query", "tools", "answers"}, the last two as JSON in a string
+
+
+def _xlam(row):
+    answers, tools = value(row["answers"], "answers are"), value(row["tools"], "tools are")
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise BadRow("answers are not a list of objects")
+    calls = [(answer.get("name"), answer.get("arguments", {})) for answer in answers]
+    tools = [tool | {"parameters": _xlam_schema(tool.get("parameters"))} for tool in functions(tools)]
+    return {"messages": [{"role": "user", "content": row["query"]}, message_of(calls)], "tools": tools}
+
+
+def _xlam_schema(parameters):
+    if not isinstance(parameters, dict):
+        return closed({})
+    if parameters.get("type") in ("object", "dict") and isinstance(parameters.get("properties"), dict):
+        return closed(json_schema(parameters))
+    properties, required = {}, []
+    for name, parameter in parameters.items():
+        if not isinstance(parameter, dict):
+            raise BadRow(f"parameter {name!r} has no type")
+        kind, _, note = str(parameter.get("type", "str")).partition(",")
+        properties[name] = _python_type(kind) | {key: value for key, value in parameter.items() if key != "type"}
+        if "optional" not in note and not kind.startswith("Optional") and "default" not in parameter:
+            required.append(name)
+    return closed({"properties": properties, "required": required})
+
+
+def _python_type(kind):
+    """The schema of a Python annotation such as `List[int]` or `Optional[str]`."""
+    outer, _, inner = kind.strip().removesuffix("]").partition("[")
+    if outer == "Optional":
+        return _python_type(inner)
+    name = TYPES.get(outer.lower(), "string")
+    if name is None:
+        return {}
+    return {"type": name} | ({"items": _python_type(inner)} if outer in ("List", "list") and inner else {})
+
+
+# ---- the Berkeley leaderboard: {"id", "question": [[messages]], "function"}, its "ground_truth" in a file of its own
+
+
+def _bfcl(row):
+    if "ground_truth" not in row and "irrelevance" not in str(row["id"]):
+        raise BadRow(f"lacks ground_truth: no answer to {row['id']} in possible_answer/")
+    questions = row["question"]
+    asked = questions[0] if isinstance(questions, list) and questions else None
+    if not isinstance(asked, list) or len(questions) > 1:
+        raise BadRow("a question of several turns, whose answers are code")
+    entries = functions(row["function"] if isinstance(row["function"], list) else [row["function"]])
+    tools = [tool | {"parameters": closed(json_schema(tool.get("parameters")))} for tool in entries]
+    schemas = {tool.get("name"): tool["parameters"] for tool in tools}
+    calls = []
+    for answer in row.get("ground_truth", []):
+        if not isinstance(answer, dict) or len(answer) != 1:
+            raise BadRow("ground_truth is not a list of {name: {argument: [values]}}")
+        ((name, values),) = answer.items()
+        calls.append((name, _first_accepted(values, schemas.get(name, {}))))
+    return {"messages": [*asked, message_of(calls)], "tools": tools}
+
+
+def _first_accepted(values, schema):
+    """Arguments from lists of accepted values: the first of each; none where "" says that it may be left out."""
+    if not isinstance(values, dict):
+        raise BadRow("an answer has no arguments")
+    arguments = {}
+    for name, accepted in values.items():
+        if not isinstance(accepted, list) or not accepted:
+            raise BadRow(f"ground_truth accepts no value for {name!r}")
+        if "" in accepted and name not in schema.get("required", []):
+            continue
+        own = schema.get("properties", {}).get(name, {})
+        arguments[name] = _concrete(accepted[0], own)
+    return arguments
+
+
+def _concrete(value, schema):
+    if isinstance(value, dict):  # of lists of accepted values again
+        return _first_accepted(value, schema)
+    if isinstance(value, list):
+        return [_concrete(item, schema.get("items", {})) for item in value]
+    return value
+
+
+# ---- Glaive v2: {"system", "chat"}, two texts
+
+
+def _glaive(row):
+    if not isinstance(row["system"], str) or not isinstance(row["chat"], str):
+        raise BadRow("system and chat are not texts")
+    tools, at = [], row["system"].find("{")
+    while at >= 0:
+        try:
+            tool, end = json.JSONDecoder().raw_decode(row["system"], at)
+        except (ValueError, RecursionError):
+            raise BadRow("a function in system is not JSON") from None
+        tools.append(tool)
+        at = row["system"].find("{", end)
+    # The blanks before a speaker are those of its own line: `\s*` would read a run of line breaks from each of them.
+    _, *parts = re.split(r"^[^\S\n]*(USER|ASSISTANT|FUNCTION RESPONSE):", row["chat"], flags=re.MULTILINE)
+    turns = []
+    for speaker, text in zip(parts[::2], parts[1::2], strict=True):
+        text = text.replace("<|endoftext|>", "").strip()
+        if speaker == "ASSISTANT" and "<functioncall>" in text:
+            turns.append(message_of([_glaive_call(text.partition("<functioncall>")[2])]))
+        else:
+            role = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}[speaker]
+            turns.append({"role": role, "content": text})
+    return {"messages": turns, "tools": functions(tools)}
+
+
+def _glaive_call(text):
+    """(name, arguments) of {"name": "f", "arguments": '{...}'}, which is no JSON for its single quotes."""
+    quoted = re.fullmatch(r"""\s*\{\s*"name":\s*"([^"]+)",\s*"arguments":\s*'(.*)'\s*\}\s*""", text, re.DOTALL)
+    if quoted:
+        return quoted[1], quoted[2].replace("\\'", "'")
+    call = value(text, "a function call is")
+    if not isinstance(call, dict):
+        raise BadRow("a function call is no object")
+    return call.get("name"), call.get("arguments", {})
+
+
+# ---- all of them
+
+FORMATS = {
+    "project": Format("the project's own records", ("prompt", "completion"), "your own data"),
+    "openai": Format("OpenAI fine-tuning", ("messages",), "your own data", messages.read),
+    "xlam": Format("xLAM", ("query", "tools", "answers"), "CC BY 4.0 as published by Salesforce", _xlam),
+    "bfcl": Format("the Berkeley leaderboard", ("id", "question", "function"), "Apache-2.0 as published", _bfcl),
+    "bfcl_answers": Format("the Berkeley leaderboard's answers", ("id", "ground_truth"), ""),
+    "glaive": Format("Glaive function-calling", ("system", "chat"), "Apache-2.0 as published by Glaive", _glaive),
+    "hermes": Format("Hermes", ("conversations",), "Apache-2.0 as published by Nous Research", chats.read_hermes),
+    "toolace": Format("ToolACE", ("conversations",), "Apache-2.0 as published", chats.read_toolace, "hermes"),
+    "sharegpt": Format("ShareGPT with tools", ("conversations",), "your own data", chats.read_sharegpt, "hermes"),
+    "trl": Format("TRL's conversations", ("messages",), "your own data", messages.read, "openai"),
+    "mobile_actions": Format(
+        "FunctionGemma's mobile actions", ("messages",), "CC BY 4.0 as published by Google", messages.read, "openai"
+    ),
+    "when2call": Format("When2Call", ("messages",), "CC BY 4.0 as published by NVIDIA", messages.read, "openai"),
+    "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation"), ""),
+    "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id"), ""),
+    "toolbench": Format("ToolBench", ("id", "conversations"), "Apache-2.0 as published"),
+}

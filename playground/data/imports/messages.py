@@ -1,0 +1,90 @@
+"""Formats of {"messages": [{"role", "content", "tool_calls"}, ...], "tools": [...]}: OpenAI's and those made like it.
+
+TRL has the arguments of a call as an object, and may have the messages apart as `prompt` and `completion`, or `chosen`
+and `rejected`. FunctionGemma's mobile actions have upper-case types. When2Call has each tool as a text, its calls
+in <TOOLCALL> tags, and pairs of responses.
+"""
+
+import json
+
+from playground.data.imports.conversation import BadRow, last_only
+from playground.data.imports.shapes import calls_in, message_of, tools_in, value
+
+OPENING, CLOSING = "<TOOLCALL>", "</TOOLCALL>"
+FAMILY = ["openai", "trl", "mobile_actions", "when2call"]  # one reader reads them all
+
+
+def kinds(row):
+    """The formats that a row may be in, the likeliest first."""
+    text = json.dumps(row["messages"])
+    if "Action Input:" in text:
+        return ["toolbench"]
+    if "<tool_call>" in text or "<tools>" in text:
+        return ["hermes"]
+    likeliest = _likeliest(row, text)
+    return [likeliest, *(name for name in FAMILY if name != likeliest)]
+
+
+def _likeliest(row, text):
+    tools = row.get("tools")
+    first = tools[0] if isinstance(tools, list) and tools else None
+    if "chosen_response" in row or OPENING in text or isinstance(first, str):
+        return "when2call"
+    if "metadata" in row and '"type": "OBJECT"' in json.dumps(first):
+        return "mobile_actions"
+    if '"arguments": {' in text or (isinstance(tools, str) and '"arguments": "' not in text):
+        return "trl"
+    return "openai"
+
+
+def read(row):
+    """The conversation of a row of any of them; a pair's rejected message is its "rejected"."""
+    tools = tools_in(row.get("tools") or row.get("functions"))
+    parts = [row["messages"]] if "messages" in row else [row["prompt"]]
+    rejected = row.get("rejected_response", row.get("rejected"))
+    answer = row.get("chosen_response", row.get("chosen", row.get("completion")))
+    if answer is not None:
+        parts.append(answer if isinstance(answer, list) else [_said(answer)])
+    found = []
+    for part in parts:
+        part = value(part, "messages are")
+        if not isinstance(part, list):
+            raise BadRow("messages are not a list of objects")
+        found += [_opened(message, tools) for message in part]
+    conversation = {"messages": found if answer is None else last_only(found), "tools": tools}
+    if rejected is not None:
+        conversation["rejected"] = _opened(rejected[-1] if isinstance(rejected, list) else _said(rejected), tools)
+    return conversation
+
+
+def _said(response):
+    return {"role": "assistant", "content": response} if isinstance(response, str) else response
+
+
+def _opened(message, tools):
+    """A message with its calls, and without what a dataset has filled with None because other rows have it."""
+    if not isinstance(message, dict):
+        raise BadRow("messages are not a list of objects")
+    content = message.get("content")
+    if not message.get("tool_calls") and isinstance(content, str) and OPENING in content:
+        inner, closing, rest = content.partition(OPENING)[2].partition(CLOSING)
+        if not closing or OPENING in rest:
+            raise BadRow("a <TOOLCALL> does not end")
+        return message | message_of(calls_in(inner, "a <TOOLCALL> is"))
+    if isinstance(message.get("tool_calls"), list):
+        message = message | {"tool_calls": [_without_nulls(call, tools) for call in message["tool_calls"]]}
+    return message
+
+
+def _without_nulls(call, tools):
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
+        return call
+    schema = next((tool.get("parameters") for tool in tools if tool.get("name") == function.get("name")), None) or {}
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    arguments = {
+        name: given
+        for name, given in function["arguments"].items()
+        if given is not None or name in required or "null" in str(properties.get(name, {}).get("type", ""))
+    }
+    return call | {"function": function | {"arguments": arguments}}

@@ -1,0 +1,214 @@
+"""Rows of imported files, one at a time: JSON lines, a JSON array, or a dataset on the hub."""
+
+import codecs
+import contextlib
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from playground.data.imports.conversation import BadRow, general
+from playground.run.errors import UserError
+
+MAX_LINE = 1_000_000  # bytes
+MAX_BAD = 0.2  # of the rows; with more, the file is not what it was taken for
+SHOWN = 10  # bad rows that are named
+REASONS = 5  # for which rows were refused, named with their counts
+TAIL = 10  # characters at the end of a block that may be half a word of JSON, such as -Infinity or \\u00e9
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".txt")
+
+
+class Report:
+    """What became of the rows of one source: how many were read, which were bad, what was left out of good ones."""
+
+    def __init__(self, path):
+        self.path, self.rows, self.bad, self.reasons, self.notes = path, 0, [], Counter(), Counter()
+        self.format, self.pairs, self.first = None, [], {}  # {reason: the number of the first row that has it}
+
+    @contextlib.contextmanager
+    def row(self, place):
+        """A block that reads one more row; a BadRow in it is noted with its place, "file:line"."""
+        self.rows += 1
+        try:
+            yield
+        except BadRow as bad:
+            reason = " ".join(str(bad).split())
+            if len(self.bad) < SHOWN:
+                self.bad.append(f"{place}: {reason[:300]}")
+            self.reasons[general(reason)] += 1
+            self.first.setdefault(general(reason), str(place).rpartition(":")[2])
+
+    def commonest(self):
+        """Why rows were refused, in words: the commonest reasons with their counts and the first row of each."""
+        known = self.reasons.most_common(REASONS)
+        rest = self.reasons.total() - sum(count for _, count in known)
+        told = [f"{count} {reason} (first: {self.first[reason]})" for reason, count in known]
+        return "; ".join([*told, f"{rest} for other reasons"] if rest else told)
+
+    def finish(self):
+        """Say on standard error what was skipped. Raises UserError for no rows at all, or too many bad ones."""
+        skipped = self.reasons.total()
+        for line in self.bad:
+            print(line, file=sys.stderr)
+        if skipped > len(self.bad):
+            print(f"... and {skipped - len(self.bad)} more", file=sys.stderr)
+        if not self.rows:
+            raise UserError(f"{self.path} has no rows: give a file with one JSON object on each line.")
+        if skipped > MAX_BAD * self.rows:
+            raise UserError(
+                f"{self.path}: {skipped} of {self.rows} rows cannot be used, more than {MAX_BAD:.0%}: "
+                f"{self.commonest()}. Mend the file."
+            )
+        if skipped:
+            print(f"{self.path}: {skipped} of {self.rows} rows skipped: {self.commonest()}.", file=sys.stderr)
+
+
+def rows(path, text=False):
+    """Iterator over (number, row) of a file of JSON lines or of one JSON array; a bad row is a BadRow.
+
+    With `text`, a row is a line of text. Memory is that of one row.
+    Raises UserError for a file that cannot be read or an array that breaks off.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+            file.seek(0)
+            yield from _array(path, file) if start == b"[" and not text else _lines(file, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _lines(file, text):
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE)
+            yield number, BadRow("over 1 MB")
+        elif line.strip():
+            yield number, _parsed(line, text)
+
+
+def _parsed(line, text):
+    try:
+        line = line.decode("utf-8-sig")
+        return line if text else json.loads(line)
+    except UnicodeDecodeError:
+        return BadRow("not UTF-8")
+    except json.JSONDecodeError as error:
+        return BadRow(f"not JSON ({error.msg}, character {error.pos + 1})")
+    except ValueError as error:  # a number of thousands of digits
+        return BadRow(f"not JSON ({str(error)[:60]})")
+    except RecursionError:
+        return BadRow("nested too deep")
+
+
+def _array(path, file):
+    """The entries of a JSON array, of which no more than one and a block is in memory, and each is read once.
+
+    An entry that is longer than a row may be is passed over by its brackets and quotes, without being read.
+    """
+    decoder, json_decoder = codecs.getincrementaldecoder("utf-8-sig")(), json.JSONDecoder()
+    text, number, ended, too_long = "", 0, False, None
+    try:
+        while not ended:
+            block = file.read(MAX_LINE)
+            ended = not block
+            text += decoder.decode(block, ended)
+            at = 0
+            while True:
+                if too_long:
+                    at = too_long.end(text, at)
+                    if at is None and not ended:
+                        at = len(text)
+                        break
+                    if at is None:
+                        raise _broken(path, number, "it breaks off")
+                    too_long, number = None, number + 1
+                    yield number, BadRow("over 1 MB")
+                start = re.compile(r"[\s,]*" if number else r"\s*\[?\s*").match(text, at).end()
+                if text[start : start + 1] == "]":
+                    return
+                try:
+                    row, end = json_decoder.raw_decode(text, start)
+                except ValueError as error:
+                    where, why = getattr(error, "pos", 0), getattr(error, "msg", str(error)[:100])
+                    if ended or not (where > len(text) - TAIL or why.startswith("Unterminated string")):
+                        raise _broken(path, number, why) from None
+                    at = start  # the entry goes on in the next block
+                    if len(text) - start > MAX_LINE:
+                        too_long = _Passed()
+                        continue
+                    break
+                if end == len(text) and not ended:
+                    at = start  # so may a number
+                    break
+                number, at = number + 1, end
+                yield number, BadRow("over 1 MB") if end - start > MAX_LINE else row
+            text = text[at:]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it as UTF-8.") from None
+    except RecursionError:
+        raise UserError(f"{path}: entry {number + 1} of the array is nested too deep.") from None
+
+
+def _broken(path, number, why):
+    return UserError(f"{path}: entry {number + 1} of the array is not JSON ({why}).")
+
+
+class _Passed:
+    """Finds the end of a JSON value that is not read, over any number of blocks."""
+
+    def __init__(self):
+        self.depth, self.quoted, self.escaped = 0, False, False
+
+    def end(self, text, at):
+        """The index after the value, or None where it goes on in the next block."""
+        if self.escaped and at < len(text):
+            at, self.escaped = at + 1, False
+        marks = re.compile(r'["\\]'), re.compile(r'["\[\]{},]')
+        while found := marks[not self.quoted].search(text, at):
+            at = found.end()
+            match found[0]:
+                case '"':
+                    self.quoted = not self.quoted
+                case "\\":
+                    self.escaped = at == len(text)
+                    at += 1
+                case "[" | "{":
+                    self.depth += 1
+                case "]" | "}" if self.depth:
+                    self.depth -= 1
+                case _ if not self.depth:  # the comma or the bracket after it
+                    return found.start()
+            if not self.depth and not self.quoted and found[0] in '"]}':
+                return at
+        return None
+
+
+def is_hub_name(name):
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.endswith(SUFFIXES)
+
+
+def hub_rows(name):
+    """Iterator over (number, row) of the training split of a dataset on the Hugging Face hub, or in its cache."""
+    import datasets
+    import huggingface_hub
+
+    from playground.model.loading import PROBE_SECONDS, within
+
+    try:
+        if not datasets.config.HF_HUB_OFFLINE:
+            # The client retries for a minute before it says that there is no network: ask once, briefly.
+            answer = within(PROBE_SECONDS, lambda: huggingface_hub.HfApi().dataset_info(name, timeout=PROBE_SECONDS))
+            if isinstance(answer, Exception):  # what is in the cache can be used all the same
+                datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+        found = datasets.load_dataset(name, split="train")
+    except Exception as error:  # whatever the hub, the network or the dataset's own files can do
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"--source {name}: no such file, and as a dataset it cannot be loaded ({reason}).") from None
+    for number, row in enumerate(found, 1):
+        size = len(json.dumps(row, default=str, ensure_ascii=False))
+        yield number, BadRow("over 1 MB") if size > MAX_LINE else row

@@ -1,0 +1,220 @@
+"""ToolBench (Qin et al. 2023, arXiv:2307.16789): its two released forms as tools and records.
+
+- DFS answer trees, answer/G*_answer/ID_*.json, with their queries and APIs in instruction/G*_query.json. A path
+  from the root to a `Finish` that gives an answer is one way to answer the query.
+- toolllama_G123_dfs_train.json, the training file made from them: one such path a row, as a conversation.
+
+Either way a path becomes a conversation, and conversation.py makes its records: the query and the first call, each
+later call with the results so far, and `Finish` as `respond`.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from playground.data.imports import reading
+from playground.data.imports.conversation import BadRow, ToolSet, general, in_form, read_result, to_records
+from playground.data.imports.shapes import closed, json_schema
+
+TRAIN_FILE = "toolllama*.json"
+GIVES_ANSWER = "give_answer"
+
+
+def find(path):
+    """The ToolBench files below a folder, as {"queries", "answers", "conversations"}; a single file counts too."""
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*.json") if file.is_file())
+    return {
+        "queries": [file for file in files if re.fullmatch(r"G\d_query\.json", file.name)],
+        "answers": [file for file in files if file.parent.name.endswith("_answer")],
+        "conversations": [file for file in files if file.match(TRAIN_FILE)],
+    }
+
+
+def load(path):
+    """(records, tools, report, files) of the ToolBench data below `path`, or None where there is none.
+
+    The report's rows are files, and the rows of the training file. `report.notes` counts paths and calls that made
+    no record, by reason. Raises UserError if too many files are bad.
+    """
+    files = find(path)
+    if not any(files.values()):
+        return None
+    read = [file for kind in files.values() for file in kind]
+    report, toolset, records = reading.Report(path), ToolSet(), []
+    report.format, report.per_file = "toolbench", {}
+    queries, apis = _queries(files["queries"], report)
+    for file in files["answers"]:
+        before = len(records)
+        with report.row(file):
+            records += _answer_tree(file, queries, toolset, report.notes)
+        report.per_file[f"{file.parent.name}/{file.name}"] = len(records) - before
+    for file in files["conversations"]:
+        before = len(records)
+        for number, row in reading.rows(file):
+            with report.row(f"{file}:{number}"):
+                if isinstance(row, BadRow):
+                    raise row
+                records += _conversation(row, f"{file.stem}-{number:06d}", toolset, report.notes)
+        report.per_file[file.name] = len(records) - before
+    for api in apis:  # what an answer describes keeps the form in which the answer's calls were made
+        try:
+            with in_form():
+                if _api_name(api) not in toolset.tools:
+                    toolset.add(_api_tool(api))
+        except BadRow as reason:
+            report.notes[f"APIs that make no tool ({general(reason)})"] += 1
+    report.finish()
+    return records, toolset.ordered(), report, read
+
+
+# ---- queries: the APIs that each may use
+
+
+def _queries(files, report):
+    """({id: query}, [api, ...]) of the query files; ids of different files are told apart as "G1/12"."""
+    queries, apis = {}, {}
+    for file in files:
+        with report.row(file), in_form():
+            for row in json.loads(file.read_bytes()):
+                queries[f"{file.name[:2]}/{row['query_id']}"] = row["query"]
+                apis |= {(api["tool_name"], api["api_name"]): api for api in row["api_list"]}
+        report.per_file[f"{file.parent.name}/{file.name}"] = 0
+    return queries, list(apis.values())
+
+
+def _api_name(api):
+    """The name that ToolBench gives an API's function: `checkhealth_for_squake`, its last 64 characters."""
+    tool, name = (
+        re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9_]", "_", text)).strip("_").lower()
+        for text in (api["tool_name"], api["api_name"])
+    )
+    if name in ("from", "class", "return", "false", "true", "id", "and"):  # words that Python or ToolBench keeps
+        name = f"is_{name}"
+    return f"{name}_for_{tool}"[-64:].strip("_")
+
+
+def _api_tool(api):
+    """The tool of an entry in a query's api_list, its types mapped, required and optional parameters kept."""
+    properties = {}
+    for parameter in api.get("required_parameters", []) + api.get("optional_parameters", []):
+        schema = json_schema({"type": str(parameter.get("type", "STRING"))})
+        schema |= {"description": parameter["description"]} if parameter.get("description") else {}
+        default = parameter.get("default")
+        if default not in (None, ""):  # a text, whatever the type
+            schema["default"] = default if schema["type"] == "string" else read_result(str(default))
+        properties[parameter["name"]] = schema
+    required = [parameter["name"] for parameter in api.get("required_parameters", [])]
+    return {
+        "name": _api_name(api),
+        "description": str(api.get("api_description", "")).strip(),
+        "parameters": closed({"properties": properties, "required": required}),
+    }
+
+
+def _functions(functions):
+    """The tools of ToolBench's own function schemas, but for Finish, which is `respond` here."""
+    tools = []
+    for function in functions:
+        if not isinstance(function, dict) or not isinstance(function.get("parameters"), dict):
+            raise BadRow("a function without parameters")
+        if function.get("name") != "Finish":
+            parameters = json_schema(function["parameters"])  # leaves out "optional", which is no JSON Schema
+            for schema in parameters.get("properties", {}).values():
+                if "example_value" in schema:
+                    schema["examples"] = [schema.pop("example_value")]
+            tools.append(function | {"parameters": closed(parameters)})
+    return tools
+
+
+# ---- answer trees
+
+
+@in_form()
+def _answer_tree(file, queries, toolset, notes):
+    tree = json.loads(file.read_bytes())
+    generation = tree["answer_generation"]
+    query = generation.get("query") or queries[f"{file.parent.name[:2]}/{file.name.split('_')[0]}"]
+    tools = _functions(generation["function"])
+    paths = list(_paths(tree["tree"]["tree"]))
+    for tool in tools:
+        toolset.add(tool)
+    answered = [steps for steps in paths if _final_answer(steps[-1]) is not None]
+    notes["paths that do not end in an answer"] += len(paths) - len(answered)
+    records = []
+    for index, steps in enumerate(answered):
+        number = f".p{index}" if len(answered) > 1 else ""
+        records += _path_records(query, steps, tools, f"{file.parent.name}-{file.stem}{number}", toolset, notes)
+    known = set()  # two paths share their first calls
+    return [r for r in records if r["prompt"] not in known and not known.add(r["prompt"])]
+
+
+def _paths(root):
+    """Every path from the root of a tree to a leaf, as [(action, its input, the observation), ...]."""
+    stack = [(root, None, ())]
+    while stack:
+        node, action, steps = stack.pop()
+        if node["node_type"] == "Action":
+            action = node["description"]
+        elif node["node_type"] == "Action Input" and action:
+            steps, action = (*steps, (action, node["description"], node.get("observation", ""))), None
+        stack += [(child, action, steps) for child in reversed(node["children"])]
+        if not node["children"] and steps:
+            yield steps
+
+
+def _final_answer(step):
+    """The answer for the user in a step that calls Finish with one, else None."""
+    action, text, _ = step
+    if action != "Finish":
+        return None
+    try:
+        given = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    gives = isinstance(given, dict) and given.get("return_type") == GIVES_ANSWER
+    return given["final_answer"] if gives and isinstance(given.get("final_answer"), str) else None
+
+
+def _path_records(query, steps, tools, number, toolset, notes):
+    """The records of a path, up to the first call that its schema rejects."""
+    messages = [{"role": "user", "content": query}]
+    for action, text, observation in steps:
+        answer = _final_answer((action, text, observation))
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
+            break
+        function = {"name": action, "arguments": text or "{}"}
+        messages.append({"role": "assistant", "tool_calls": [{"type": "function", "function": function}]})
+        messages.append({"role": "tool", "content": observation})
+    conversation = {"messages": messages, "tools": tools, "id": number}
+    return to_records(conversation, toolset, "toolbench", notes, cut=True)
+
+
+# ---- toolllama_G123_dfs_train.json
+
+
+@in_form()
+def _conversation(row, number, toolset, notes):
+    """The records of a row: system (with the APIs as Python's repr), user, then assistant and function in turn."""
+    turns = [(turn["from"], turn["value"]) for turn in row["conversations"]]
+    system = next(text for speaker, text in turns if speaker == "system")
+    query = next(text for speaker, text in turns if speaker == "user")
+    listed = re.search(r"\[\s*\{\s*['\"]name['\"]", system)
+    tools = _functions(ast.literal_eval(system[listed.start() : system.rfind("]") + 1]))
+    steps = []
+    for speaker, text in turns:
+        if speaker == "assistant":
+            action, marked, given = text.partition("Action:")[2].partition("\nAction Input:")
+            if not marked:
+                notes["answers without an action"] += 1
+                break
+            steps.append((action.strip(), given.strip(), ""))
+        elif speaker == "function" and steps:
+            steps[-1] = (*steps[-1][:2], text)
+    if not steps or _final_answer(steps[-1]) is None:
+        notes["paths that do not end in an answer"] += 1
+        return []
+    query = query.strip().removesuffix("Begin!").strip()
+    return _path_records(query, steps, tools, number, toolset, notes)

@@ -1,0 +1,241 @@
+"""Where records come from: `build` asks the source that the recipe names, `write` writes what it gives."""
+
+import json
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tools as toolbox
+from playground.data import examples, leaks, templates, unseen_tools, writing
+from playground.data.imports import conversation, formats, records, toolbench
+from playground.data.teacher import self_instruct, toolformer
+from playground.run.errors import UserError
+from playground.run.files import write_jsonl
+
+WILD = Path(__file__).parent / "wild.jsonl"
+TEMPLATE_RECORDS, LISTED_RECORDS = 500, 3000  # training records where the recipe names no size
+
+
+@dataclass
+class Dataset:
+    """Records in splits, and the tools that they call. `splits["train"]` may be made anew at each iteration."""
+
+    splits: dict
+    tools: dict
+    source: str
+    licence: str
+    files: list = field(default_factory=list)  # what was read
+    left_out: dict = field(default_factory=dict)  # {reason: how often}
+    # For the stages that learn from mistakes: records that SFT does not see, and requests without calls.
+    feedback: list = field(default_factory=list)
+    unlabelled: list = field(default_factory=list)
+    pairs: list = field(default_factory=list)  # {"prompt", "chosen", "rejected"} that came with the data, for stage 06
+
+
+def build(settings):
+    """The Dataset that the recipe's `dataset` section asks for.
+
+    Of templates and unseen_tools, validation and test do not depend on the seed; other sources do not depend on it at
+    all. Raises UserError for a source that is not there, has too many bad rows, or knows nothing of the recipe's tools.
+    """
+    section = settings["dataset"]
+    if section["list_tools"] and section["source"] != "unseen_tools":
+        raise UserError(f"dataset.list_tools: {section['source']} lists no tools: take --source unseen_tools.")
+    if section["examples"]:
+        if section["source"] != "templates":
+            raise UserError(f"dataset.examples: {section['source']} brings its own records: leave out --source.")
+        return _examples(settings)
+    if section["source"] == "templates":
+        return _templates(settings)
+    if section["source"] == "teacher":
+        return _teacher(settings)
+    if section["source"] == "unseen_tools":
+        return _unseen_tools(settings)
+    if section["source"] == "toolbench":
+        found = toolbench.load(section["path"] or ".")
+        if found is None:
+            missing = (
+                f"--path {section['path'] or '.'} holds no ToolBench data (instruction/, answer/ or toolllama*.json)"
+            )
+            if section["strict"]:
+                raise UserError(f"{missing}: see github.com/OpenBMB/ToolBench for the download.")
+            print(f"{missing}: using templates.", file=sys.stderr)
+            return _templates(settings)
+        imported, tools, report, files = found
+    else:
+        own = toolbox.load_tools(settings["tools"]["file"])
+        imported, tools, report, files = records.load(section["source"], own, section["format"])
+    wild = _wild(tools)
+    sizes = (section[key] for key in ("size", "validation_size", "test_size"))
+    splits, left_out = records.divide(imported, *sizes, held_out=wild)
+    label, held_out = formats.FORMATS[report.format], leaks.HeldOut(splits | wild | {"train": ()})
+    pairs = [pair for pair in report.pairs if not held_out.leaks(pair)]
+    if len(pairs) < len(report.pairs):
+        left_out["pairs too close to a held-out record"] = len(report.pairs) - len(pairs)
+    left_out = {**report.reasons, **report.notes, **left_out}
+    return Dataset(splits | wild, tools, label.label, label.licence, files, left_out, pairs=pairs)
+
+
+def _templates(settings):
+    section = settings["dataset"]
+    tools = toolbox.load_tools(settings["tools"]["file"])
+    size = section["size"] or TEMPLATE_RECORDS
+    sizes = {"train": size, "val": section["validation_size"], "test": section["test_size"]}
+    try:
+        splits = templates.build_splits(sizes, tools, settings["seed"])
+        feedback, pool = _later_requests(settings, tools, splits)
+    except ValueError as error:
+        raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
+    files = [Path(settings["tools"]["file"])]
+    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, {}, feedback, pool)
+
+
+def _examples(settings):
+    """The templates' dataset, and in every split records of the tools that the examples call.
+
+    Of each such tool as many as of a default one. A tool file that names none of the default tools is taken as an
+    addition to them; one that names some says which of them there are.
+    """
+    section, seed, path = settings["dataset"], settings["seed"], settings["dataset"]["examples"]
+    tools, default = _with_default(toolbox.load_tools(settings["tools"]["file"]))
+    found, left_out, files = examples.read(path, tools), {}, [Path(settings["tools"]["file"]), Path(path)]
+    added = []
+    if self_instruct.wanted(settings):
+        added, left_out, more = self_instruct.more_examples(found, tools, settings)
+        files += more
+    own = examples.Examples(found, tools, path, added)
+    if silent := [name for name in tools if name not in {*default, *own.names}]:
+        raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
+    counts = {"train": section["size"] or TEMPLATE_RECORDS, "val": section["validation_size"],
+              "test": section["test_size"], "feedback": section["feedback"]}  # fmt: skip
+    each = {split: -(-count // len(default)) for split, count in counts.items()}
+    try:
+        splits = templates.build_splits({split: counts[split] for split in ("train", "val", "test")}, default, seed)
+        for split in ("val", "test"):
+            splits[split] = [*splits[split], *own.records(split, each[split], "")]
+            random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
+        feedback, pool = _later_requests(settings, default, splits)
+    except ValueError as error:
+        raise UserError(f"{error}: mend {settings['tools']['file']}.") from None
+    splits |= _wild(tools)
+    held_out = leaks.HeldOut({split: rows for split, rows in splits.items() if split != "train"})
+    made = own.records("train", each["train"], seed, held_out)
+    train = [row for row in splits["train"] if not held_out.leaks(row)] + made
+    random.Random(f"examples/order/{seed}").shuffle(train)
+    known = {row["prompt"] for row in made}
+    later = own.records("train", each["feedback"], f"{seed}/feedback", held_out, known, len(made))
+    feedback = [row for row in feedback if not held_out.leaks(row)] + later if counts["feedback"] else []
+    random.Random(f"examples/feedback/{seed}").shuffle(feedback)
+    for name in own.without_answers():
+        left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
+    pool = [row for row in pool if not held_out.leaks(row)]
+    files = [Path(settings["tools"]["file"]), Path(path)]
+    source = f"templates and the examples in {Path(path).name}"
+    return Dataset(
+        splits | {"train": train}, tools, source, "the project's own, and yours", files, left_out, feedback, pool
+    )
+
+
+def _with_default(own):
+    """(the tools of a file and of the default ones those that it does not rule out, the latter alone)."""
+    default = toolbox.load_tools()
+    named = {name: own[name] for name in default if name in own}
+    if not named.keys() - {"respond"}:
+        named = default | named
+    named = named | {"respond": named.get("respond", default["respond"])}
+    tools = {name: tool for name, tool in (named | own).items() if name != "respond"}
+    return tools | {"respond": named["respond"]}, named
+
+
+def _unseen_tools(settings):
+    section = settings["dataset"]
+    sizes = {"train": section["size"] or LISTED_RECORDS}
+    sizes |= {"val": section["validation_size"], "test": section["test_size"]}
+    try:
+        splits = unseen_tools.build_splits(sizes, settings["seed"], section["list_tools"])
+    except ValueError as error:
+        raise UserError(f"{error}: ask for fewer with dataset.size, validation_size or test_size.") from None
+    return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
+
+
+def _later_requests(settings, tools, splits):
+    """(records, requests with outcomes): what a model meets after SFT, in other words than those that it learned from.
+
+    Half of the records go on where training's end, and reach the phrasings that it lacks. The others, and all requests,
+    are in phrasings and with entities that neither training nor a held-out split has. Of the requests' calls only what
+    they bring about is kept: the one who asked knows that, whoever made the call.
+    """
+    held_out = leaks.HeldOut({split: rows for split, rows in (splits | _wild(tools)).items() if split != "train"})
+    section, seed = settings["dataset"], str(settings["seed"])
+    worded = section["feedback"] // 2
+    others = list(templates.distinct("unlabelled", worded + section["unlabelled"], tools, seed, held_out=held_out))
+    labelled = [*splits["train"].following(section["feedback"] - worded), *others[:worded]]
+    random.Random(f"feedback/{seed}").shuffle(labelled)
+    feedback = [{**record, "id": f"feedback-{i:06d}"} for i, record in enumerate(labelled)]
+    pool = [
+        {"id": f"rl-{i:06d}", "prompt": record["prompt"],
+         "outcome": toolbox.outcome_of(json.loads(record["completion"]), tools), "source": "templates",
+         "meta": {key: record["meta"][key] for key in ("phrasing", "entities")}}
+        for i, record in enumerate(others[worded:])
+    ]  # fmt: skip
+    return feedback, pool
+
+
+def _teacher(settings):
+    """The templates' dataset, and in training, after the labelled records, what the teacher adds to them."""
+    section, labelled = settings["teacher"], settings["dataset"]["size"] or TEMPLATE_RECORDS
+    # One stream, so the labelled records are those of `--source templates`, and no request is asked that is labelled.
+    sizes = settings["dataset"] | {"size": labelled + (0 if section["requests"] else section["unlabelled"])}
+    dataset = _templates(settings | {"dataset": sizes})
+    train, tools = list(dataset.splits["train"]), dataset.tools
+    if section["requests"]:
+        requests = toolformer.read_requests(section["requests"])
+        dataset.files.append(Path(section["requests"]))
+    else:
+        requests = [toolformer.drop_label(record, tools) for record in train[labelled:]]
+    train = train[:labelled]
+    held_out = leaks.HeldOut({split: rows for split, rows in dataset.splits.items() if split != "train"})
+    known = {record["prompt"] for record in train}
+    new = {row["prompt"]: row for row in requests if row["prompt"] not in known and not held_out.leaks(row)}
+    added, left_out, files = toolformer.add_records(list(new.values()), train, tools, settings)
+    if len(new) < len(requests):
+        left_out["requests that came before or are too close to a held-out one"] = len(requests) - len(new)
+    dataset.source = f"teacher ({section['model']}), after {labelled} labelled records of the templates"
+    dataset.splits["train"], dataset.left_out = train + added, dict(left_out)
+    dataset.files += files
+    return dataset
+
+
+def _wild(tools):
+    """{"test_wild": the hand-written requests that `tools` can answer}; {} for tools that none was written for."""
+    found = []
+    for line in WILD.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        steps = conversation.read_prompt(record["prompt"])
+        calls = [json.loads(record["completion"]), *(step[1] for step in steps if step[0] == "call")]
+        if not any(toolbox.validate_call(call, tools) for call in calls):
+            found.append(record)
+    # Every tool set can respond, but what it should respond to depends on its other tools.
+    return {"test_wild": found} if any(record["meta"]["tool"] != "respond" for record in found) else {}
+
+
+def write(folder, dataset, settings):
+    """Write the splits to `folder`; returns ({split: Summary}, the leak check's figures).
+
+    Raises UserError if training shares something with another split, or for a record that is not valid.
+    """
+    section = settings["dataset"]
+    try:
+        written = writing.write(folder, dataset.splits, dataset.tools, section["export"], section["processes"])
+        held_out = {split: rows for split, rows in dataset.splits.items() if split != "train"}
+        later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
+        for name, rows in later.items():
+            if rows:
+                leaks.leak_check({"train": rows, **held_out})
+                write_jsonl(folder / name, rows)
+        return written
+    except leaks.LeakError as error:
+        raise UserError(f"the splits leak: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{error}: give another --source or tool file.") from None

@@ -1,0 +1,131 @@
+"""Asking a teacher: a model on this machine or behind an endpoint samples calls, and what it said is kept.
+
+A teacher has `question(prompts, index)`, a JSON value that holds all that the samples depend on, `ask(question)`,
+`block`, the requests of one question, and `workers`, the questions that are asked at a time.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tools as toolbox
+from playground.data.teacher.endpoint import EndpointError
+from playground.model import prompting
+from playground.run.errors import UserError
+from playground.run.files import sha256
+
+DEMONSTRATIONS = 5  # for a teacher that was not trained on the labelled records
+
+
+def load_model(name, settings):
+    """(tokenizer, model, files of weights, whether a stage trained it) of a stage, its folder, or any causal LM.
+
+    Raises UserError for a stage that has not run and for a model that is not there.
+    """
+    from playground.model import loading
+
+    folder = Path(name) if Path(name, "manifest.json").exists() else Path(settings["output_dir"], name)
+    if re.fullmatch(r"\d\d_\w+", folder.name):
+        tokenizer, model, _ = loading.load_checkpoint({**settings, "output_dir": str(folder.parent)}, folder.name)
+        return tokenizer, model, sorted((folder / "model").glob("*.safetensors")), True
+    path = loading.find_base(name)["path"]
+    files = sorted(Path(path).glob("*.safetensors"))
+    return *loading.load(path, settings), files, False
+
+
+class LocalTeacher:
+    """A model on this machine. The tools' grammar keeps each of its samples a valid call."""
+
+    block, workers = 64, 1
+
+    def __init__(self, settings, tools, labelled):
+        from playground.model import decoding
+
+        self.settings, self.tools, self.schema = settings, tools, toolbox.call_schema(tools)
+        self.tokenizer, self.model, self.files, tuned = load_model(settings["teacher"]["model"], settings)
+        self.weights = [sha256(path) for path in self.files]
+        count = settings["teacher"]["demonstrations"]
+        count = (0 if tuned else DEMONSTRATIONS) if count is None else count
+        self.examples = prompting.pick_examples(labelled, count, settings["seed"])
+        self.grammar = decoding.grammar_of(self.schema, self.tokenizer, "the tools' schemas")
+
+    def question(self, prompts, index):
+        section = self.settings["teacher"]
+        if self.examples:
+            prompts = [prompting.few_shot(prompt, self.examples, self.tools, self.tokenizer) for prompt in prompts]
+        return {
+            "weights": self.weights, "schema": self.schema, "prompts": prompts, "samples": section["samples"],
+            "temperature": section["temperature"], "generate": self.settings["generate"],
+            "seed": self.settings["seed"] + index,
+        }  # fmt: skip
+
+    def ask(self, question):
+        """[[text of each sample] for each prompt]."""
+        from playground.model import generation
+
+        count = question["samples"]
+        samples = generation.generate(
+            self.model, self.tokenizer, [prompt for prompt in question["prompts"] for _ in range(count)], self.settings,
+            grammar=self.grammar, temperature=question["temperature"], seed=question["seed"],
+        )  # fmt: skip
+        return [[sample.text for sample in samples[at : at + count]] for at in range(0, len(samples), count)]
+
+
+def ask_all(teacher, prompts, cache):
+    """[[text of each sample] for each prompt]. What the file `cache` knows is not asked again.
+
+    Each answer is written there as it comes, so a run that breaks off has lost nothing, and one with other filters
+    asks nothing. Raises UserError where an endpoint cannot be used.
+    """
+    from tqdm import tqdm
+
+    blocks = [prompts[at : at + teacher.block] for at in range(0, len(prompts), teacher.block)]
+    questions = [teacher.question(block, index) for index, block in enumerate(blocks)]
+    keys = [hashlib.sha256(json.dumps(question).encode()).hexdigest() for question in questions]
+    known = _read(cache)
+    new = [index for index, key in enumerate(keys) if key not in known]
+    if not new:
+        return [samples for key in keys for samples in known[key]]
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    lock = threading.Lock()
+    try:
+        with (
+            cache.open("a", encoding="utf-8") as file,
+            tqdm(total=len(prompts), desc="asking", unit=" requests", disable=None) as bar,
+            ThreadPoolExecutor(teacher.workers) as pool,
+        ):
+            bar.update(len(prompts) - sum(len(blocks[index]) for index in new))
+
+            def ask(index):
+                samples = teacher.ask(questions[index])
+                with lock:
+                    known[keys[index]] = samples
+                    # The line break comes first: it also ends a line that a killed run has left unfinished.
+                    file.write("\n" + json.dumps({"question": keys[index], "samples": samples}))
+                    file.flush()
+                    bar.update(len(samples))
+
+            for _ in pool.map(ask, new):
+                pass
+    except EndpointError as error:
+        done = sum(len(block) for key, block in zip(keys, blocks, strict=True) if key in known)
+        raise UserError(
+            f"{error}; {done} of {len(prompts)} requests are answered and kept in {cache}: run the same command again "
+            "to go on."
+        ) from None
+    return [samples for key in keys for samples in known[key]]
+
+
+def _read(cache):
+    """{question: samples} of a cache file; a line that was cut off is as good as none."""
+    known = {}
+    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
+        try:
+            row = json.loads(line)
+            known[row["question"]] = row["samples"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return known

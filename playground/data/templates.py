@@ -1,0 +1,345 @@
+"""Records from templates: phrasings x entities x paraphrase rules, with a test that is new in every part.
+
+    splits = build_splits({"train": 500, "val": 100, "test": 400}, tools.load_tools(), seed=0)
+
+phrasings.json holds the sentences, a slot being `{argument}` or `{argument:kind}` and a choice `[this|that]` or
+`[synonym]`; entities.json holds what fills the slots, as lists and as grammars over them. A request's values stand
+in it verbatim, so a call is known by construction. Entities are dealt to the splits by position and phrasings as
+`_splits` says, so both files are to be appended to: an entry put in the middle moves others to other splits.
+"""
+
+import functools
+import itertools
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import tools as toolbox
+from playground.data.entities import DEAL, Entities, parse_template, read_data
+from playground.data.leaks import HeldOut
+
+FIRST_TURNS, SECOND_TURNS = 17, 3  # of 20 records; a second turn answers with a tool's result
+CALLS, NO_CALL = 16, 4  # of 20 first turns; those that need no tool, or lack an argument, go to `respond`
+LOWER, LOWER_CASUAL = 0.2, 0.7  # the rates of the paraphrase rules
+CONTRACT, TYPO, NO_FINAL_STOP = 0.4, 0.08, 0.35
+OPENER, REQUESTER, CLOSER = 0.2, 0.45, 0.22
+WORDED_NUMBER, TOOL_ERROR = 0.18, 0.08  # of the calculator's requests that may have number words; of second turns
+
+ASKS = {"no_address": "to", "no_city": "city", "no_query": "query"}  # families that lack an argument, and which
+UNDRESSED = {"greeting", "thanks", "goodbye"}  # families that take no opener and no closer,
+CHAT = {"about", "opinion"}  # no opener but a greeting and no closer,
+NO_REQUESTER = {"polite", "context", "object_first"}  # no "could you please"
+HELD_OUT, HELD_OUT_OF_FAMILY = {"test": 22, "val": 10}, {"test": 4, "val": 2}  # phrasings, at most
+WORDED = {"plus", "minus", "times", "divide"}  # families of the calculator in which numbers may be words
+BY_FAMILY = {"calculator", "respond"}  # tools of which a family is an operation or a reply: words mean it, not the tool
+CHUNK = 10_000  # training records that are made together
+MAX_REPEATS = 2000  # duplicates in a row after which the templates count as used up
+
+ARGUMENTS = {
+    "send_email": ["to", "subject"],
+    "search_web": ["query"],
+    "get_weather": ["city"],
+    "calculator": ["expression"],
+    "respond": ["message"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Phrasing:
+    """One sentence. `parts` and `contracted` are tuples of choices (a list of str) and slots (argument, kind)."""
+
+    id: str
+    tool: str
+    family: str
+    parts: tuple
+    contracted: tuple
+    end: str
+    expression: str
+
+
+def build_splits(sizes, tools, seed):
+    """`{split: records}` for sizes such as `{"train": 500, "test": 400}`: a `Train` and lists.
+
+    `seed` changes the training records only. Raises ValueError for a split's name that is not train, val or test,
+    for a tool in `tools` without phrasings, and for more records than the phrasings can make.
+    """
+    held_out = {split: list(distinct(split, size, tools)) for split, size in sizes.items() if split != "train"}
+    judge = HeldOut(held_out)
+    return {
+        split: held_out[split] if split in held_out else Train(size, tools, seed, judge)
+        for split, size in sizes.items()
+    }
+
+
+class Train:
+    """Training records, made anew whenever they are asked for, in chunks of which each is made alone.
+
+    So memory does not grow with their number, and several processes make the same bytes as one. Nothing remembers
+    the other chunks: no prompt comes twice in a chunk, but one may come again in another. A record that is too
+    close to one of held_out (a HeldOut) is left out.
+    """
+
+    def __init__(self, size, tools, seed, held_out=None):
+        self.size, self.tools, self.seed, self.held_out, self.chunk_size = size, tools, seed, held_out, CHUNK
+        self.chunks = -(-size // CHUNK)
+        _endless("train", tools, str(seed))  # raises at once what would otherwise be raised in the middle
+
+    def __len__(self):
+        return self.size
+
+    def __iter__(self):
+        return itertools.chain.from_iterable(map(self.chunk, range(self.chunks)))
+
+    def chunk(self, index):
+        """An iterator over the records of one chunk."""
+        first = index * self.chunk_size
+        seed = f"{self.seed}/{index}" if index else str(self.seed)
+        return distinct("train", min(self.chunk_size, self.size - first), self.tools, seed, first, self.held_out)
+
+    def following(self, count):
+        """The `count` records with which a longer Train would go on."""
+        longer = Train(self.size + count, self.tools, self.seed, self.held_out)
+        first = self.size // self.chunk_size
+        records = itertools.chain.from_iterable(map(longer.chunk, range(first, longer.chunks)))
+        return list(itertools.islice(records, self.size - first * self.chunk_size, None))
+
+
+def distinct(split, size, tools, seed="", first=0, held_out=None):
+    """Iterator over `size` records of a split, no prompt twice and none that leaks; ids count from `first`."""
+    seen, repeats = set(), 0
+    candidates = _endless(split, tools, seed)
+    while len(seen) < size:
+        record = next(candidates)
+        if held_out and held_out.leaks(record):
+            continue
+        repeats = repeats + 1 if record["prompt"] in seen else 0
+        if repeats > MAX_REPEATS:
+            raise ValueError(f"{split}: {size} records are more than the templates can make for {', '.join(tools)}")
+        if not repeats:
+            seen.add(record["prompt"])
+            yield {"id": f"{split}-{first + len(seen) - 1:06d}"} | record
+
+
+def _endless(split, tools, seed):
+    if split not in (*DEAL, "unlabelled"):
+        raise ValueError(f"no split is named {split!r}: the splits are train, val and test")
+    if not tools:
+        raise ValueError("no tools to make records for")
+    phrasings = _phrasings()
+    for name, tool in tools.items():
+        if name not in phrasings:
+            raise ValueError(f"no phrasings for the tool {name!r}: the templates know {', '.join(phrasings)}")
+        known = ARGUMENTS[name]
+        schema = tool["parameters"]
+        properties, required = schema.get("properties", {}), schema.get("required", [])
+        if set(known) - set(properties) or set(required) - set(known):
+            raise ValueError(
+                f"the templates fill {', '.join(known)} of {name!r}; the schema has {', '.join(properties)}"
+            )
+    rng = random.Random(f"templates/{split}/{seed}" if seed else f"templates/{split}")
+    return _draw(split, tools, rng)
+
+
+def _draw(split, tools, rng):
+    entities = Entities(split, rng)
+    deck = _covering_deck if split == "train" else _deck
+    table = _phrasings("unlabelled") if split == "unlabelled" else _phrasings()
+    decks = {name: deck([p for p in table[name] if _splits().get(p.id, split) == split], rng) for name in tools}
+    calling = [name for name in tools if name != "respond"]
+    answers = "respond" in tools
+    first = _deck(calling * CALLS + ["respond"] * NO_CALL * (len(calling) or 1) * answers, rng)
+    second = _deck(calling, rng)
+    for turn in _deck([1] * FIRST_TURNS + [2] * SECOND_TURNS * (answers and bool(calling)), rng):
+        name = next(first if turn == 1 else second)
+        phrasing = next(decks[name])
+        prompt, args, used = _request(phrasing, entities, rng)
+        in_schema_order = [key for key in tools[name]["parameters"]["properties"] if key in args]
+        call = {"tool": name, "args": {key: args[key] for key in in_schema_order}}
+        if turn == 2:
+            result = toolbox.execute(call, tools)
+            if rng.random() < TOOL_ERROR:
+                result = {"error": entities.draw("error")}
+            prompt = toolbox.with_results(prompt, [(call, result)])
+            call = {"tool": "respond", "args": {"message": answer(call, result)}}
+        meta = {"phrasing": phrasing.id, "tool": call["tool"], "turn": turn, "entities": used}
+        if phrasing.family in ASKS:
+            meta["asks"] = ASKS[phrasing.family]
+        yield {"prompt": prompt, "completion": toolbox.to_json(call), "source": "templates", "meta": meta}
+
+
+def _deck(cards, rng):
+    """The cards in shuffled rounds, so that each comes equally often."""
+    while cards:
+        yield from rng.sample(cards, len(cards))
+
+
+def _covering_deck(phrasings, rng):
+    """The phrasings in rounds, in the first of which those come early whose words have been met least.
+
+    Five hundred records do not reach every phrasing. Dealt by chance, they lack words that held-out phrasings are made
+    of; dealt so, they have nearly all of them. A word counts half as much each time that it has been met, and by the
+    root of a phrasing's length, so that neither short nor long ones crowd out the others.
+    """
+    words = {p.id: {(_meaning(p), word) for word in _words(p)} for p in phrasings}
+    left, met = rng.sample(phrasings, len(phrasings)), Counter()
+    while left:
+        best = max(left, key=lambda p: sum(0.5 ** met[word] for word in words[p.id]) / (len(words[p.id]) + 1) ** 0.5)
+        left.remove(best)
+        met.update(words[best.id])
+        yield best
+    yield from _deck(phrasings, rng)
+
+
+def _meaning(phrasing):
+    """What the words of a phrasing ask for: a tool, or an operation or a reply of one."""
+    return phrasing.family if phrasing.tool in BY_FAMILY else phrasing.tool
+
+
+def answer(call, result):
+    """What an assistant says to the user after a call that returned this result."""
+    args = call["args"]
+    if "error" in result:
+        return f"Sorry, that did not work: {result['error']}."
+    match call["tool"]:
+        case "send_email":
+            return f"I sent your email about {args['subject']} to {args['to']}."
+        case "search_web":
+            return f"I found {result['results']} results for {args['query']}, the first at {result['first']}."
+        case "get_weather":
+            return f"It is {result['temperature_c']} °C and {result['sky']} in {args['city']}."
+        case "calculator":
+            return f"{args['expression']} is {result['value']}."
+
+
+# ---- read the data files
+
+
+@functools.cache
+def _phrasings(key="phrasings"):
+    """`{tool: [Phrasing, ...]}`, in the file's order."""
+    data = read_data("phrasings.json")
+    contract = re.compile("|".join(rf"\b{long}\b" for long in data["contractions"]))
+    table = {}
+    for tool, families in data[key].items():
+        lines = [(family, line) for family, lines in families.items() for line in lines]
+        table[tool] = []
+        for index, (family, line) in enumerate(lines):
+            text, _, expression = line.partition(" => ")
+            shorter = contract.sub(lambda match: data["contractions"][match[0]], text)
+            end = text[-1] if text[-1] in ".?!" else ""
+            parts, contracted = (parse_template(form.removesuffix(end), data["synonyms"]) for form in (text, shorter))
+            name = f"{tool}/{'' if key == 'phrasings' else 'u'}{index:02d}"
+            table[tool].append(Phrasing(name, tool, family, parts, contracted, end, expression))
+    return table
+
+
+@functools.cache
+def _splits():
+    """`{phrasing id: split}`. A phrasing is held out only if training has each of its words elsewhere.
+
+    So the test asks for new sentences made of known words (who has not met "ping" cannot know that it is an email),
+    and test_wild.jsonl for the rest. Known means: in another phrasing of the same tool, for the calculator and for
+    `respond` of the same family, which is an operation there and a reply here.
+    """
+    splits, turns = {}, itertools.cycle(split for split in DEAL if split != "train")
+    for tool, phrasings in _phrasings().items():
+        families = {}
+        for phrasing in phrasings:
+            families.setdefault(phrasing.family, []).append(phrasing)
+        groups = list(families.values())
+        if tool not in BY_FAMILY:
+            in_turn = itertools.zip_longest(*groups)  # so that no register uses up the words of the others
+            groups = [[phrasing for row in in_turn for phrasing in row if phrasing]]
+        for group in groups:
+            seen = Counter(word for phrasing in group for word in _words(phrasing))
+            quota = dict(HELD_OUT if len(groups) == 1 else HELD_OUT_OF_FAMILY)
+            for phrasing in group:
+                splits[phrasing.id], split = "train", next(turns)
+                if quota[split] and all(seen[word] > 1 for word in _words(phrasing)):
+                    splits[phrasing.id] = split
+                    quota[split] -= 1
+                    seen.subtract(_words(phrasing))
+    return splits
+
+
+def _words(phrasing):
+    """The words that a phrasing may bring, those of its slots left out."""
+    choices = [choice for part in phrasing.parts if isinstance(part, list) for choice in part]
+    return set(re.findall(r"[^\W\d_]+", " ".join(choices).casefold()))
+
+
+# ---- write a request
+
+
+def _request(phrasing, entities, rng):
+    """`(request, args, entities)`, with every argument but an expression and a message verbatim in the request."""
+    lower = rng.random() < (LOWER_CASUAL if phrasing.family == "casual" else LOWER)
+    values, used = {}, []
+    if phrasing.expression:
+        slots = dict.fromkeys(re.findall(r"\{(\w)\}", phrasing.expression))
+        worded = phrasing.family in WORDED and rng.random() < WORDED_NUMBER
+        values, digits, operands = entities.numbers(slots, worded)
+        used.append(operands)
+    pieces, literals = [], []
+    for part in phrasing.contracted if rng.random() < CONTRACT else phrasing.parts:
+        if isinstance(part, list):
+            literals.append(len(pieces))
+            pieces.append(part[0] if len(part) == 1 else rng.choice(part))
+            continue
+        slot, kind = part
+        if slot not in values or not phrasing.expression:
+            value = entities.draw(kind)
+            values[slot] = value.lower() if lower else value
+            if kind not in entities.shared:
+                used.append(value)
+        pieces.append(values[slot])
+    if literals and phrasing.family != "casual" and rng.random() < TYPO:
+        at = rng.choice(literals)
+        pieces[at] = _typo(pieces[at], rng)
+    text = _dress("".join(pieces), phrasing, 0 in literals, rng).strip()
+    if phrasing.expression:
+        values = {"expression": phrasing.expression.format(**digits)}
+    elif phrasing.tool == "respond":
+        values = {"message": read_data("phrasings.json")["replies"][phrasing.family]}
+    return text.lower() if lower else text, values, used
+
+
+def _typo(text, rng):
+    words = text.split(" ")
+    long = [index for index, word in enumerate(words) if len(word) > 3 and word.isalpha()]
+    if not long:
+        return text
+    word, at = words[index := rng.choice(long)], rng.randrange(1, len(words[index]) - 1)
+    slips = (word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at + 1 :], word[:at] + word[at:])
+    words[index] = rng.choice(slips)
+    return " ".join(words)
+
+
+def _dress(body, phrasing, starts_literal, rng):
+    """Openers before, closers after: parted from the body, so that it is plain where an argument ends.
+
+    An opener and "could you please" never come together: all that requests share across splits has to stay short.
+    """
+    data, end = read_data("phrasings.json"), phrasing.end
+    request = phrasing.family not in (UNDRESSED | CHAT)
+    imperative = request and end == "." and phrasing.family not in NO_REQUESTER
+    closer = rng.random() if request else 1
+    if closer < CLOSER / 3:
+        body = f"{body}, {rng.choice(data['please'] + data['urgency'] if imperative else data['please'])}"
+    opener = phrasing.family not in UNDRESSED and rng.random() < OPENER
+    if imperative and not opener and closer >= CLOSER / 3 and rng.random() < REQUESTER:
+        requester = rng.choice(data["requesters"])
+        body, starts_literal = f"{requester} {_lower_first(body) if starts_literal else body}", True
+        end = "?" if requester.startswith(("Could", "Can", "Would", "Will")) else "."
+    if opener:
+        opener = rng.choice(data["openers" if request and phrasing.family != "context" else "greetings"])
+        body = f"{opener} {_lower_first(body) if starts_literal and opener[-1] in ',:' else body}"
+    if CLOSER / 3 <= closer < CLOSER:
+        thanks = rng.choice(data["closers"])
+        return f"{body}{end} {thanks}" if end else f"{body}, {_lower_first(thanks)}"
+    return body if rng.random() < NO_FINAL_STOP else body + end
+
+
+def _lower_first(text):
+    return text if re.match(r"I\b", text) else text[:1].lower() + text[1:]

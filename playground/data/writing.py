@@ -1,0 +1,147 @@
+"""Splits -> files: written as they are made, the training split by several processes, and counted on the way."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import threading
+from collections import Counter, deque
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+import tools as toolbox
+from playground import schemas, strict_json
+from playground.data.exports import EXPORTS
+from playground.data.leaks import HeldOut, Shared
+
+SAMPLE = 1000  # records of a split that are kept to be looked at: examples, lengths in tokens
+META = ("id", "source", "meta")  # what other forms have no place for
+
+
+class InvalidRecord(ValueError):
+    """A record must not be written; the message says what is wrong with its call."""
+
+
+@dataclass
+class Summary:
+    """What a split holds, in memory that does not grow with it."""
+
+    n: int = 0
+    counts: Counter = field(default_factory=Counter)  # of (tool, source)
+    prompt_chars: Counter = field(default_factory=Counter)  # {length: records}
+    completion_chars: Counter = field(default_factory=Counter)
+    first: list = field(default_factory=list)
+
+    def add(self, later):
+        self.n += later.n
+        self.counts += later.counts
+        self.prompt_chars += later.prompt_chars
+        self.completion_chars += later.completion_chars
+        self.first += later.first[: SAMPLE - len(self.first)]
+
+
+class Writer:
+    """Makes the text of records: the project's own JSON lines, and with `export` another form beside them."""
+
+    def __init__(self, tools, export=None):
+        """Raises InvalidRecord for tools that cannot be written as UTF-8."""
+        self.tools, self.export = tools, export
+        for name, tool in tools.items():
+            if not strict_json.is_text(tool):
+                raise InvalidRecord(f"tool {name} has half a character (a lone surrogate) in it")
+        self.validators = {name: schemas.validator(tool["parameters"]) for name, tool in tools.items()}
+
+    def names(self, split):
+        other = [f"{split}.{self.export}.jsonl", f"{split}.{self.export}.meta.jsonl"] if self.export else []
+        return [f"{split}.jsonl", *other]
+
+    def text(self, records):
+        """([text for each of `names`], Summary). Raises InvalidRecord for a call that its schema rejects."""
+        lines, summary = [[] for _ in self.names("")], Summary()
+        for record in records:
+            call = json.loads(record["completion"])
+            if call["tool"] not in self.tools or schemas.problems(
+                self.validators[call["tool"]], call["args"], call["tool"]
+            ):
+                raise InvalidRecord(f"{record['id']}: {toolbox.validate_call(call, self.tools)[0]}")
+            lines[0].append(toolbox.to_json(record))
+            if self.export:
+                lines[1].append(toolbox.to_json(EXPORTS[self.export](record, self.tools)))
+                lines[2].append(toolbox.to_json({key: record[key] for key in META}))
+            summary.n += 1
+            summary.counts[call["tool"], record["source"]] += 1
+            summary.prompt_chars[len(record["prompt"])] += 1
+            summary.completion_chars[len(record["completion"])] += 1
+            if len(summary.first) < SAMPLE:
+                summary.first.append(record)
+        return ["".join(f"{line}\n" for line in own) for own in lines], summary
+
+
+def write(folder, splits, tools, export=None, processes=None):
+    """Write every split to `folder`; returns ({split: Summary}, the leak check's figures).
+
+    A training split that is made in chunks (see templates.Train) is made by that many processes, by default one for
+    each core; the bytes are the same for any number. Raises InvalidRecord and LeakError.
+    """
+    writer = Writer(tools, export)
+    held_out = HeldOut({split: records for split, records in splits.items() if split != "train"})
+    summaries, shared = {}, Shared()
+    for split, records in splits.items():
+        if split == "train" and hasattr(records, "chunk"):
+            parts = _in_order((records, held_out, tools, export), records.chunks, processes or os.cpu_count() or 1)
+        else:
+            parts = [_part(list(records), writer, held_out if split == "train" else None)]
+        summaries[split] = Summary()
+        files = [(folder / name).open("w", encoding="utf-8") for name in writer.names(split)]
+        bar = tqdm(total=len(records), desc=split, unit=" records", disable=None if len(records) > SAMPLE else True)
+        for texts, summary, own in parts:
+            for file, text in zip(files, texts, strict=True):
+                file.write(text)
+            summaries[split].add(summary)
+            shared.add(own)
+            bar.update(summary.n)
+        bar.close()
+        for file in files:
+            file.close()
+    return summaries, held_out.figures(shared)
+
+
+def _part(records, writer, held_out):
+    return *writer.text(records), held_out.compare(records) if held_out else Shared()
+
+
+# ---- several processes: each gets the job once, then the numbers of chunks, of which few wait at any time
+
+_job = None
+
+
+def _start(train, held_out, tools, export):
+    global _job
+    _job = train, held_out, Writer(tools, export)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent):
+    parent.join()
+    os._exit(1)  # killed, it has told nobody: a worker would wait for chunks for ever
+
+
+def _work(index):
+    train, held_out, writer = _job
+    return _part(list(train.chunk(index)), writer, held_out)
+
+
+def _in_order(job, chunks, processes):
+    if processes == 1 or chunks == 1:
+        _start(*job)
+        yield from map(_work, range(chunks))
+        return
+    with ProcessPoolExecutor(min(processes, chunks), initializer=_start, initargs=job) as pool:
+        indices = iter(range(chunks))
+        waiting = deque(pool.submit(_work, index) for index in itertools.islice(indices, 2 * processes))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(_work, index) for index in itertools.islice(indices, 1))

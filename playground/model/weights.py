@@ -1,0 +1,150 @@
+"""The weights of a model in training: adapters on them, a way between two of them, and how they are saved."""
+
+import contextlib
+import copy
+import os
+
+from playground.run import parallel
+
+
+def is_sharded(model):
+    """Whether several processes hold a part of the model's weights each (FSDP)."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def save(model, folder):
+    """Save a model, or its adapter; of several processes that have it or a part of it, the main one writes."""
+    options = {}
+    if is_sharded(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options["state_dict"] = get_model_state_dict(model, options=whole)
+    if parallel.is_main():
+        model.save_pretrained(folder, **options)
+
+
+@contextlib.contextmanager
+def interpolated(start, model, share):
+    """For a while the model's weights are start + share * (weights - start): WiSE-FT, arXiv:2109.01903.
+
+    What many steps agree on goes far from the start, and what single ones did to the weights does not: a part of the
+    way has much of the first and little of the second. start: the model that training started from; None where an
+    adapter is trained, without which the model is what it was.
+    """
+    import torch
+
+    if start is None:
+        from peft.helpers import rescale_adapter_scale
+
+        with rescale_adapter_scale(model, share):
+            yield
+        return
+    trained = [weights.detach().clone() for weights in model.parameters()]
+    with torch.no_grad():
+        for weights, first in zip(model.parameters(), start.parameters(), strict=True):
+            weights.copy_(torch.lerp(first, weights, share))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weights, last in zip(model.parameters(), trained, strict=True):
+                weights.copy_(last)
+
+
+def save_whole(model, tokenizer, folder):
+    """Save model and tokenizer so that `folder` needs no other: an adapter is merged into a copy of the weights."""
+    if not parallel.is_main():
+        return
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_checkpoint(path, parameters, optimizer, progress):
+    """Write what a training loop goes on from into one file, whole or not there; progress: plain values."""
+    import torch
+
+    if parallel.is_main():
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            torch.save({"weights": parameters, "optimizer": optimizer.state_dict(), "progress": progress}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+def restore_checkpoint(path, parameters, optimizer):
+    """The progress that `save_checkpoint` wrote, weights and optimizer put in place; None where there is none."""
+    import torch
+
+    if not parallel.from_main(path.exists):
+        return None
+    state = torch.load(path, map_location=parameters[0].device, weights_only=True)
+    with torch.no_grad():
+        for parameter, kept in zip(parameters, state["weights"], strict=True):
+            parameter.copy_(kept)
+    optimizer.load_state_dict(state["optimizer"])
+    return state["progress"]
+
+
+def lora_config(model, settings):
+    """PEFT's configuration of trainable low-rank adapters on the layers that the recipe names."""
+    from peft import LoraConfig
+
+    section = settings["model"]
+    return LoraConfig(
+        r=section["lora_rank"],
+        lora_alpha=section["lora_alpha"],
+        target_modules=section["lora_targets"],
+        # GPT-2 keeps its weights transposed (Conv1D), and PEFT must know.
+        fan_in_fan_out=model.config.model_type == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_lora(model, settings):
+    """The model with those adapters on it."""
+    from peft import get_peft_model
+
+    model = get_peft_model(model, lora_config(model, settings))
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):  # which would be saved in another order each time
+            config.target_modules = sorted(config.target_modules)
+    return model
+
+
+def averaging(model, begin, folder, after_epoch):
+    """For a Hugging Face Trainer: the mean of the weights after each step (SWA, arXiv:1803.05407).
+
+    begin: after which share of the steps; 1 for no mean. folder: the trainer's, whose checkpoints keep the mean too.
+    When an epoch is done, after_epoch(its number, the mean, or the model where there is none yet) is called.
+    """
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+    from transformers import TrainerCallback
+
+    average = AveragedModel(model) if begin < 1 else None  # of no step yet
+
+    class Average(TrainerCallback):
+        def saved(self, state):
+            return folder / f"checkpoint-{state.global_step}" / "average.pt"
+
+        def on_train_begin(self, args, state, control, **_):
+            if average and self.saved(state).exists():
+                average.load_state_dict(torch.load(self.saved(state), "cpu", weights_only=True))
+
+        def on_step_end(self, args, state, control, model=None, **_):
+            if average and state.global_step > begin * state.max_steps:
+                average.update_parameters(model)
+
+        def on_epoch_end(self, args, state, control, model=None, **_):
+            if average and average.n_averaged:
+                model = average.module
+                if parallel.is_main():  # before the trainer's own files, of which the last makes a checkpoint whole
+                    self.saved(state).parent.mkdir(exist_ok=True)
+                    torch.save(average.state_dict(), self.saved(state))
+            after_epoch(round(state.epoch), model)
+
+    return Average()

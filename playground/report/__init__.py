@@ -1,0 +1,1 @@
+"""What people are shown: plots, tables, pages."""

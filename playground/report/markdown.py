@@ -1,0 +1,81 @@
+"""An evaluation as Markdown: its report, and several beside each other."""
+
+from playground.judge import scoring
+from playground.report import plots, tables
+from playground.run import artifacts
+from playground.run.console import printable
+from playground.run.errors import UserError
+from playground.run.files import read_json
+
+FIGURES = ("ladder", "failures", "confusion")
+
+
+def confused_most(cells):
+    """(name, confusion matrix) of the story's last model, decoding freely: the one that a reader would use."""
+    model, decodings = list(cells.items())[-1]
+    return f"{model}, free", decodings["free"]["confusion"]
+
+
+def write(folder, metrics, settings):
+    """report.md and the plots of an evaluation, into `folder`."""
+    lines = ["# What each technique adds", "",
+             f"Held-out requests, greedy decoding unless it says otherwise, seed {settings['seed']}. In parentheses: "
+             "95% intervals, bootstrap over requests."]  # fmt: skip
+    for split, cells in metrics["splits"].items():
+        name, matrix = confused_most(cells)
+        figures = (
+            plots.draw_ladder(cells),
+            plots.draw_failures(cells, scoring.FAILURES),
+            plots.draw_confusion(matrix, name),
+        )
+        for figure, what in zip(figures, FIGURES, strict=True):
+            plots.save(figure, folder / f"{split}_{what}.png")
+        sampled, steps = tables.sampled_rows(cells), tables.difference_rows(metrics["differences"][split])
+        asked = tables.asking_rows(cells)
+        asking = (
+            [f"## {split}: requests that lack an argument", "", tables.table(asked, list(asked[0])), ""]
+            if asked
+            else []
+        )
+        lines += [
+            "" if split == "test" else f"\n## {split}", "",
+            tables.table(tables.grid_rows(cells, True), ["", *tables.SHOWN, "ms a call"]), "",
+            f"{tables.count(cells)} requests of {split}.", "", f"![what each stage adds]({split}_ladder.png)", "",
+            f"## {split}: what each step changed, request by request", "", tables.table(steps, list(steps[0])), "",
+            f"## {split}: with sampling", "", tables.table(sampled, list(sampled[0])), "",
+            *asking,
+            f"## {split}: how the wrong outputs are wrong", "", f"![kinds of failure]({split}_failures.png)", "",
+            f"![which tool was called]({split}_confusion.png)", "",
+        ]  # fmt: skip
+    lines += [f"{name} is left out: {printable(why)}" for name, why in metrics["left_out"].items()]
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_evaluation(run):
+    """metrics.json of the evaluation in an output folder. Raises UserError where there is none."""
+    return read_json(artifacts.require(run, "08_evaluate", "metrics.json"))
+
+
+def compare(runs):
+    """Several runs' exact calls and more side by side, as Markdown; a run is an output folder with stage 08 in it.
+
+    Raises UserError for a folder without an evaluation, or where two runs answered different requests.
+    """
+    found = {run: read_evaluation(run) for run in runs}
+    first, *others = found
+    for run in others:
+        if found[run]["datasets"] != found[first]["datasets"]:
+            raise UserError(
+                f"{run} and {first} answered different requests (by the test files' hashes): "
+                "evaluate both on the same dataset."
+            )
+    rows = []
+    for split, cells in found[first]["splits"].items():
+        models = dict.fromkeys(model for metrics in found.values() for model in metrics["splits"][split])
+        for model in models:
+            for decoding in next(iter(cells.values())):
+                for title, metric in tables.STEPS.items():
+                    there = {run: metrics["splits"][split].get(model) for run, metrics in found.items()}
+                    rates = {run: tables.rate(cell and cell[decoding][metric]) for run, cell in there.items()}
+                    rows.append({"": f"{split}: {tables.row_name(model, decoding)}", "metric": title, **rates})
+    return tables.table(rows, ["", "metric", *found])

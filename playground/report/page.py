@@ -1,0 +1,313 @@
+"""report.html: an evaluation as one page that needs nothing else, for a screen, a phone, a dark room and paper.
+
+What models wrote is untrusted: every text goes through `text`, and the page's own policy forbids it to load anything.
+"""
+
+import html
+import io
+import json
+import re
+from pathlib import Path
+
+from playground.judge import scoring
+from playground.report import plots
+from playground.report.tables import SHOWN, STEPS, row_name
+from playground.run.console import printable
+from playground.run.files import read_json, read_log, write_jsonl
+
+TEMPLATE = Path(__file__).with_name("page.html")
+MOST_EXAMPLES = 120
+MOST_CHARS, MOST_LINES = 400, 6  # of an output; the base model's go on until the limit
+STAGES = ("02_create_dataset", "03_finetune", "06_dpo", "07_ppo")
+
+
+def write(folder, metrics, rows, splits, settings):
+    """report.html into `folder`. rows: predictions.jsonl's, each with its "failure"; splits: {split: records}."""
+    output_dir = Path(settings["output_dir"])
+    sections = {"Results": _results(metrics), "What each step adds": _ladder(metrics)}
+    sections |= {"Sampling": _sampling(metrics), "Cost": _cost(metrics), "Which tool": _tools(metrics)}
+    sections |= {"How outputs are wrong": _failures(metrics)}
+    sections |= {"Learning curves": _curves(output_dir), "Examples": _examples(rows, splits)}
+    sections |= {"Constrained decoding": _trace(output_dir), "Provenance": _provenance(metrics, settings, output_dir)}
+    sections = {title: body for title, body in sections.items() if body}
+    links = "".join(f'<a href="#{_slug(title)}">{title}</a>' for title in sections)
+    left_out = "".join(f"<p>{text(name)} is left out: {text(why)}</p>" for name, why in metrics["left_out"].items())
+    body = "".join(f'<h2 id="{_slug(title)}">{title}</h2>\n{body}\n' for title, body in sections.items())
+    content = f"<h1>What each technique adds</h1>\n<nav>{links}</nav>\n{left_out}\n{body}"
+    page = TEMPLATE.read_text(encoding="utf-8").replace("<!-- CONTENT -->", content)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+# ---- pieces
+
+
+def text(value):
+    """Any value as text of the page: escaped, without control characters, shortened."""
+    value = printable(str(value))
+    return html.escape(value if len(value) <= MOST_CHARS else value[:MOST_CHARS] + " ...")
+
+
+def _head(output):
+    lines = output.strip().splitlines()
+    return "\n".join(lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES], "..."])
+
+
+def _note(sentences):
+    return f'<p class="note">{text(sentences)}</p>'
+
+
+def _slug(title):
+    return title.lower().replace(" ", "-")
+
+
+def _table(columns, rows, attributes=""):
+    """A table of cells that are HTML already."""
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="scroll"><table {attributes}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _name(model, decoding):
+    return f'<span class="dot" style="background:{plots.colour(model)}"></span>{text(row_name(model, decoding))}'
+
+
+def _rate(interval, sign=""):
+    if interval is None:
+        return "–"
+    value, low, high = (f"{100 * interval[key]:{sign}.1f}" for key in ("value", "low", "high"))
+    return f"{value}%<small>{low} to {high}</small>"
+
+
+def _figure(figure, caption):
+    """A drawing inline, so that it takes the page's colours and stays sharp."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return f'<figure role="img" aria-label="{text(caption)}">{svg}<figcaption>{text(caption)}</figcaption></figure>'
+
+
+def _cells(metrics):
+    """(split, model, decoding, cell) of all there is."""
+    for split, cells in metrics["splits"].items():
+        for model, decodings in cells.items():
+            for decoding, cell in decodings.items():
+                yield split, model, decoding, cell
+
+
+def _by_split(metrics, columns, row):
+    """A table for each split, with row(cell) for each model and decoding."""
+    return "".join(
+        f"<h3>{text(split)}</h3>"
+        + _table(
+            ["", *columns],
+            [[_name(model, decoding), *row(cell)] for at, model, decoding, cell in _cells(metrics) if at == split],
+        )
+        for split in metrics["splits"]
+    )
+
+
+# ---- sections
+
+
+def _results(metrics):
+    note = _note(
+        "Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
+        "test_wild was written by hand. Small print: 95% bootstrap intervals."
+    )
+    grid = _by_split(metrics, SHOWN, lambda cell: [_rate(cell[metric]) for metric in SHOWN.values()])
+    columns = ["argument F1", "no tool needed, none called", "answer supported", "answer well formed"]
+    more = _by_split(metrics, columns, lambda cell: [_rate(cell[metric]) for metric in scoring.DETAILS])
+    return f"{note}{grid}<details><summary>More figures</summary>{more}</details>"
+
+
+def _ladder(metrics):
+    parts = [_note("Differences are taken request by request; one whose interval holds 0 is none that these requests "
+                   "can show.")]  # fmt: skip
+    for split, cells in metrics["splits"].items():
+        parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
+        rows = [
+            [f"{text(step['from'])} → {text(step['to'])}", *(_rate(step[metric], "+") for metric in STEPS.values())]
+            for step in metrics["differences"][split]
+        ]
+        parts.append(_table(["step", *STEPS], rows))
+    return "".join(parts)
+
+
+def _sampling(metrics):
+    k = next(_cells(metrics))[3]["sampled"]["k"]
+
+    def row(cell):
+        sampled = cell["sampled"]
+        shown = [sampled[key] for key in ("schema_validity", "exact_call", "pass_at_k", "always_right")]
+        return [_rate(cell["exact_call"]), *map(_rate, shown), sampled["n"]]
+
+    columns = ["exact, greedy", "valid, sampled", "exact, sampled", f"one of {k} right", f"all {k} right", "requests"]
+    return _by_split(metrics, columns, row)
+
+
+def _cost(metrics):
+    def row(cell):
+        return [f"{1000 * cell['seconds_per_call']:.1f}", f"{cell['forward_passes_per_call']:.1f}",
+                f"{cell['tokens_per_call']:.1f}"]  # fmt: skip
+
+    note = _note("Of requests in batches, greedily; seconds are wall time on the machine named below.")
+    return note + _by_split(metrics, ["ms a call", "forward passes a call", "tokens a call"], row)
+
+
+def _tools(metrics):
+    parts = [_note("Rows: the tool that was right; columns: the tool of the valid call; then precision and recall.")]
+    for number, (split, model, decoding, cell) in enumerate(_cells(metrics)):
+        matrix, rates = cell["confusion"], cell["by_tool"]
+        called = list(dict.fromkeys([*matrix, *(name for counts in matrix.values() for name in counts)]))
+        rows = []
+        for tool, counts in matrix.items():
+            cells = [_heat(counts.get(name, 0), rates[tool]["n"]) for name in called]
+            precision = rates[tool]["precision"]
+            shown = "–" if precision is None else f"{precision:.1%}"
+            rows.append([text(tool), *cells, shown, f"{rates[tool]['recall']:.1%}"])
+        columns = ["", *map(text, called), "precision", "recall"]
+        title = f"{_name(model, decoding)}, {text(split)}"
+        opened = " open" if (model, decoding) == ("sft", "free") and split == "test" else ""
+        body = _table(columns, rows, f'class="heat" id="confusion-{number}"')
+        parts.append(f"<details{opened}><summary>{title}</summary>{body}</details>")
+    return "".join(parts)
+
+
+def _heat(count, total):
+    share = 0.5 * count / total  # half at most, so that the figure can be read on it
+    return f'<span style="background:rgba(var(--accent),{share:.2f});padding:.1rem .5rem">{count or ""}</span>'
+
+
+def _failures(metrics):
+    parts = []
+    for split, cells in metrics["splits"].items():
+        caption = f"Kinds of failure by model, on {split}"
+        parts.append(_figure(plots.draw_failures(cells, scoring.FAILURES), caption))
+    return "".join(parts) + _by_split(
+        metrics, scoring.FAILURES, lambda cell: [cell["failures"].get(kind, "") for kind in scoring.FAILURES]
+    )
+
+
+def _curves(output_dir):
+    sft, dpo, ppo = (read_log(output_dir / stage / "log.jsonl") for stage in STAGES[1:])
+    validations = [row["validation"] for row in sft if "validation" in row]
+    drawn = {
+        "03_finetune": ("epoch", {
+            "training loss (nats a token)": _points(sft, "epoch", "loss"),
+            "exact calls on validation": _points(validations, "epoch", "exact_call"),
+        }),
+        "06_dpo": ("step", {
+            "loss": _points(dpo, "step", "loss"),
+            "margin of chosen over rejected": _points(dpo, "step", "rewards/margins"),
+        }),
+        "07_ppo": ("update", {name: _points(ppo, "update", name) for name in ("reward/mean", "kl", "entropy")}),
+    }  # fmt: skip
+    parts = []
+    for stage, (x_label, curves) in drawn.items():
+        curves = {name: points for name, points in curves.items() if points}
+        if curves:
+            parts.append(_figure(plots.draw_curves(curves, x_label), f"Learning curves of {stage}"))
+    return "".join(parts)
+
+
+def _points(rows, x, y):
+    return [(row[x], row[y]) for row in rows if x in row and y in row]
+
+
+def _examples(rows, splits):
+    """The requests on which the greedy outputs of the models differ in kind, as a table that can be filtered."""
+    records = {(split, record["id"]): record for split, found in splits.items() for record in found}
+    outputs = {}
+    for row in rows:
+        if row["sampling"] == "greedy":
+            outputs.setdefault((row["split"], row["id"]), []).append(row)
+    differing = {key: found for key, found in outputs.items() if len({row["failure"] for row in found}) > 1}
+    chosen = list(differing)[:: max(1, -(-len(differing) // MOST_EXAMPLES))]
+    if not chosen:
+        return ""
+    names = list(dict.fromkeys(row_name(row["model"], row["decoding"]) for row in rows))
+    kinds = [kind for kind in scoring.FAILURES if any(row["failure"] == kind for key in chosen for row in outputs[key])]
+    filters = "".join(
+        f'<label>{name} <select id="filter-{name}"><option value="">all</option>'
+        + "".join(f"<option>{text(option)}</option>" for option in options)
+        + "</select></label>"
+        for name, options in (("split", splits), ("model", names), ("kind", ["right", *kinds]))
+    )
+    body = "".join(_example(key[0], records[key], outputs[key]) for key in chosen)
+    note = _note(f"Requests on which models differ: {len(chosen)} of {len(differing)}.")
+    head = "<thead><tr><th>request</th><th>right call</th><th>outputs</th></tr></thead>"
+    bar = f'<div class="filters">{filters}<span id="shown"></span></div>'
+    return f'{note}{bar}<table id="examples">{head}<tbody>{body}</tbody></table>'
+
+
+def _example(split, record, rows):
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["output"], row["failure"]), []).append(row_name(row["model"], row["decoding"]))
+    outputs = "".join(
+        f'<div class="output" data-models="{text("|".join(names))}" data-kind="{text(kind or "right")}">'
+        f'<span class="kind">{text("; ".join(names))}: {text(kind or "right")}</span>\n<code>{text(_head(output))}'
+        "</code></div>"
+        for (output, kind), names in groups.items()
+    )
+    request, right = text(record["prompt"]), text(record["completion"])
+    return f'<tr data-split="{text(split)}"><td>{request}</td><td><code>{right}</code></td><td>{outputs}</td></tr>\n'
+
+
+def _trace(output_dir):
+    """The steps of outputs/05_constrained/trace.jsonl."""
+    lines = read_log(output_dir / "05_constrained" / "trace.jsonl")
+    return _steps(lines[0]["request"], lines[0]["text"], lines[1:]) if lines else ""
+
+
+def write_trace(folder, request, steps, call):
+    """trace.html and trace.jsonl of one constrained request into `folder`.
+
+    steps: [{"chosen", "allowed", "removed", "wanted": [(text, share)], "jumped"}].
+    """
+    write_jsonl(folder / "trace.jsonl", [{"request": request, "text": call}, *steps])
+    content = f"<h1>One request under a grammar</h1>\n{_steps(request, call, steps)}"
+    page = TEMPLATE.read_text(encoding="utf-8").replace("<!-- CONTENT -->", content)
+    (folder / "trace.html").write_text(page, encoding="utf-8")
+
+
+def _steps(request, call, steps):
+    """The call with what was chosen and what was jumped over in two colours, and a row for each step."""
+    pieces = [("chosen", step["chosen"]) for step in steps], [("jumped", step["jumped"]) for step in steps]
+    pieces = [piece for pair in zip(*pieces, strict=True) for piece in pair if piece[1]]
+    spans = "".join(f'<span class="{kind}">{text(piece)}</span>' for kind, piece in pieces)
+    asked = sum(bool(step["wanted"]) for step in steps)
+    note = _note(
+        f"The model was asked {asked} times. What it chose is underlined; what the grammar left no choice in, and so "
+        "was never asked, is grey. Removed: the model's probability of all tokens that would have broken the text."
+    )
+    rows = []
+    for step in steps:
+        if step["wanted"]:
+            bar = f'<span class="bar"><i style="width:{100 * step["removed"]:.1f}%"></i></span> {step["removed"]:.1%}'
+            wanted = " ".join(f"<code>{text(repr(token))}</code> {share:.0%}" for token, share in step["wanted"])
+            rows.append([f"<code>{text(repr(step['chosen']))}</code>", f"{step['allowed']:,}", bar, wanted,
+                         f"<code>{text(step['jumped'])}</code>" if step["jumped"] else ""])  # fmt: skip
+    columns = ["chosen", "allowed tokens", "removed", "the model's favourites", "then jumped over"]
+    asked_for = f'<p><b>{text(request)}</b></p><pre class="call">{spans}</pre>'
+    return asked_for + note + _table(columns, rows, 'class="steps"')
+
+
+def _provenance(metrics, settings, output_dir):
+    facts = {f"dataset {split}": digest for split, digest in metrics["datasets"].items()}
+    facts |= {f"model {name}": digest for name, digest in metrics["models"].items()} | {"seed": settings["seed"]}
+    for stage in STAGES:
+        path = output_dir / stage / "manifest.json"
+        if path.exists():
+            made = read_json(path)
+            commit = (made.get("git_commit") or "no git")[:12]
+            facts[stage] = f"{made['started']}, {made['seconds']} s, commit {commit}, {made.get('device', 'cpu')}"
+            facts["machine"], facts["base model"] = made["machine"], (made.get("base_model") or {}).get("name", "-")
+            facts["libraries"] = ", ".join(f"{name} {version}" for name, version in made["libraries"].items())
+    listed = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
+    recipe = html.escape(json.dumps(settings, indent=2))
+    return f"<dl>{listed}</dl><details><summary>The recipe</summary><pre>{recipe}</pre></details>"

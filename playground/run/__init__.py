@@ -1,0 +1,1 @@
+"""How a script runs, whatever it does: its recipe, its artifacts, its words, its processes."""

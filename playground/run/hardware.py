@@ -1,0 +1,122 @@
+"""What a run works on: the device, the numbers it is fast with, and its memory."""
+
+import contextlib
+import ctypes
+import os
+import re
+import sys
+
+from playground.run.errors import UserError
+
+PADDED_TO = 16  # tokens to which batches are widened: of fewer sizes, what one step has freed fits the next
+KERNELS = 64  # of oneDNN's: those of a few widths
+LARGE = 2**15  # tokens in a vocabulary from which on logits are most of the memory of a training step
+
+
+def peak_mb():
+    """The most memory (MB) used so far: the GPU's where one is used, else this process's."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # in bytes there, in KiB elsewhere
+
+
+def at_once(tokenizer, usual, with_large_vocabulary):
+    """How many sequences a training step may read in one forward pass, by the tokenizer's vocabulary."""
+    return with_large_vocabulary if len(tokenizer) > LARGE else usual
+
+
+@contextlib.contextmanager
+def explain_oom(key, batch_size):
+    """A block that works on batches whose size is recipe key `key`: too little memory for it is a UserError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # "CUDA out of memory", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"
+        if isinstance(error, RuntimeError) and not re.search("out of memory|DefaultCPUAllocator", str(error)):
+            raise
+        advice = f"try --set {key}={batch_size // 2}" if batch_size > 1 else "take a smaller model"
+        raise UserError(f"out of memory with {key}={batch_size}: {advice}.") from None
+
+
+def keep_freed():
+    """Tell glibc to keep what is freed for the next step, and oneDNN to keep few kernels. Before any computation.
+
+    A training step frees and takes the same large blocks again and again; by default glibc maps and zeroes each
+    anew. The same two settings, made through glibc's environment variables, made a step of the embedded model's
+    shape 1.7 times as fast on a CPU. oneDNN, which multiplies PyTorch's matrices there, compiles a kernel for each
+    shape that it meets, and answers have many: keeping 1,024, its default, stage 07 took 1.97 GB instead of 1.71.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt:
+            mmap_max, trim_threshold = -4, -1  # from malloc.h
+            mallopt(mmap_max, 0)
+            mallopt(trim_threshold, 1 << 30)
+
+
+def release_freed():
+    """Return to the system what glibc has kept, between two kinds of work whose blocks fit badly into each other's."""
+    if sys.platform == "linux":
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if malloc_trim:
+            malloc_trim(0)
+
+
+def device(name="auto"):
+    """What models run on; `auto` takes a CUDA GPU where there is one. Raises UserError for one that is not there.
+
+    `mps`, Apple's GPU, has to be asked for: nobody has measured yet whether it is faster for these models.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[name]:
+        raise UserError(f"model.device is {name}, and this machine has none: set model.device=auto or cpu.")
+    return name
+
+
+def placement(model):
+    """Where a model is and what numbers it has, for a manifest."""
+    return {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def weights_dtype(name):
+    """The dtype that weights are kept in. Training keeps float32 and computes in bf16 where `has_bf16`."""
+    import torch
+
+    return torch.float32 if name == "auto" else getattr(torch, name)
+
+
+def has_bf16():
+    """Whether the device of the models loaded multiplies bfloat16 matrices in hardware, so that autocast pays."""
+    import torch
+
+    if torch.cuda.is_initialized():  # there may be a GPU that the recipe does not use
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # The processor can be told to PyTorch's libraries as an older one, and then they do not use what it has.
+    allowed = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return allowed and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def fast_dtype():
+    """The dtype in which the device of the models loaded multiplies matrices fastest."""
+    import torch
+
+    return torch.bfloat16 if has_bf16() else torch.float32
+
+
+def half_precision(device):
+    """Autocast to bfloat16 on a device ("cpu", "cuda") where that pays; it changes nothing elsewhere."""
+    import torch
+
+    return torch.autocast(device, torch.bfloat16, enabled=has_bf16())
