@@ -47,12 +47,17 @@ def reward_of(completion, record, tools, paid):
     return {"mean": max([paid[name] for name, reached in rungs.items() if reached], default=0.0), **rungs}
 
 
-def worth_learning_from(answers):
-    """The answers to requests of which one answer was paid better than another (dynamic sampling, arXiv:2503.14476)."""
-    rewards = {}
+def compare(answers):
+    """[(request, Completion, how much better it was paid than the request's answers were on average)].
+
+    That mean says how hard a request is, so the value head need not (RLOO, arXiv:2402.14740). Where all answers to a
+    request were paid alike there is nothing to learn, and they are left out (dynamic sampling, arXiv:2503.14476).
+    """
+    paid = {}
     for record, _, reward in answers:
-        rewards.setdefault(record["prompt"], set()).add(reward["mean"])
-    return [answer for answer in answers if len(rewards[answer[0]["prompt"]]) > 1]
+        paid.setdefault(record["prompt"], []).append(reward["mean"])
+    return [(record, completion, reward["mean"] - mean(paid[record["prompt"]]))
+            for record, completion, reward in answers if len(set(paid[record["prompt"]])) > 1]  # fmt: skip
 
 
 def estimate_advantages(rewards, values, mask, gamma, gae_lambda):
@@ -150,8 +155,8 @@ class Learner:
 def build_rollout(learner, answers, ppo):
     """(rollout, {name: what to watch}): what was said of each token of the answers before any step.
 
-    answers: [(request, Completion, reward)]. The rollout has their token ids, and as (rows, T) the policy's
-    log-probabilities, advantages and returns.
+    answers: as `compare` gives them. The rollout has their token ids, and as (rows, T) the policy's log-probabilities,
+    advantages and returns.
     """
     import torch
 
@@ -173,7 +178,7 @@ def build_rollout(learner, answers, ppo):
     # KL divergence (arXiv:1909.08593, eq. 2).
     kl = log_probs - reference_log_probs
     rewards = -ppo["kl_coef"] * kl
-    rewards[rows, lengths - 1] += torch.tensor([reward["mean"] for _, _, reward in answers], device=device)
+    rewards[rows, lengths - 1] += torch.tensor([reward for _, _, reward in answers], device=device)
     advantages = estimate_advantages(rewards, values, mask, GAMMA, ppo["gae_lambda"])
     returns = advantages + values
     rollout |= {"log_probs": log_probs, "returns": returns, "advantages": whiten(advantages, mask)}
@@ -216,7 +221,7 @@ def update_policy(learner, answers, settings, rng):
     """One update on [(request, Completion, reward)]; returns its row for the log."""
     rewards = [reward for _, _, reward in answers]
     row = {f"reward/{name}": mean(reward[name] for reward in rewards) for name in rewards[0]}
-    compared = worth_learning_from(answers)
+    compared = compare(answers)
     row |= {"compared": len(compared), "tokens": sum(len(completion.token_ids) for _, completion, _ in answers)}
     if compared:
         rollout, watched = build_rollout(learner, compared, settings["ppo"])

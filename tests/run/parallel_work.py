@@ -118,7 +118,7 @@ def ppo_update(folder):
     answers = []
     for city, reward in zip(CITIES, (1.0, 0.0, 0.5, 0.25, 0.75), strict=True):
         ids = tokenizer(f" call {city}")["input_ids"] + [tokenizer.eos_token_id]
-        answers.append(({"prompt": f"Weather in {city}?"}, Completion("", ids, True, len(ids)), {"mean": reward}))
+        answers.append(({"prompt": f"Weather in {city}?"}, Completion("", ids, True, len(ids)), reward))
     rollout, watched = stage.build_rollout(learned, answers, settings["ppo"])
     watched |= stage.optimize(learned, rollout, settings["ppo"], random.Random(0))
     weights = [parameter.flatten()[:50].tolist() for parameter in learned.parameters]

@@ -33,9 +33,9 @@ def as_answer(text, tokenizer, ended=True):
 def answers_of(texts, tokenizer):
     """Sampled answers with rewards from 0 to 1, so that there is something to learn."""
     records = [WEATHER, EMAIL, {"id": "3", "prompt": "hi"}]
-    parts = [{"mean": 1.0}, {"mean": 0.0}, {"mean": 0.5}]
-    return [(record, as_answer(text, tokenizer), part)
-            for record, text, part in zip(records, texts, parts, strict=True)]  # fmt: skip
+    rewards = [1.0, 0.0, 0.5]
+    return [(record, as_answer(text, tokenizer), reward)
+            for record, text, reward in zip(records, texts, rewards, strict=True)]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -137,12 +137,15 @@ def test_batches_have_few_widths(length):
     assert batch["completion_ids"].shape == (2, length)
 
 
-def test_only_requests_whose_answers_are_paid_differently_are_learned_from(tokenizer):
+def test_answers_are_compared_with_the_others_to_their_request_and_left_out_where_all_are_paid_alike(tokenizer):
     def answers(record, *paid):
         return [(record, as_answer(TEXTS[0], tokenizer), {"mean": mean}) for mean in paid]
 
-    unequal = answers(WEATHER, 1.0, 0.3, 1.0)
-    assert stage.worth_learning_from(answers(EMAIL, 1.0, 1.0) + unequal + answers({"prompt": "hi"}, 0.0)) == unequal
+    compared = stage.compare(
+        answers(EMAIL, 1.0, 1.0) + answers(WEATHER, 1.0, 0.2, 0.6) + answers({"prompt": "hi"}, 0.0)
+    )
+    assert [record for record, _, _ in compared] == [WEATHER] * 3
+    assert [reward for _, _, reward in compared] == pytest.approx([0.4, -0.4, 0.0])
 
 
 def test_the_reward_is_paid_with_the_last_token_and_every_token_pays_for_its_divergence(learned, tokenizer):
@@ -152,7 +155,7 @@ def test_the_reward_is_paid_with_the_last_token_and_every_token_pays_for_its_div
         for row, (record, completion, reward) in enumerate(answers):
             both = [alone(model, record, completion, tokenizer) for model in (learned.policy, learned.reference)]
             paid = -0.5 * (both[0] - both[1])
-            paid[-1] += reward["mean"]
+            paid[-1] += reward
             # With lambda 1, a token's return is all that is paid from it on, whatever the value head says.
             to_come = paid.flip(0).cumsum(0).flip(0)
             assert rollout["returns"][row, : len(paid)] == pytest.approx(to_come.tolist(), abs=1e-4)
