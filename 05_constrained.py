@@ -107,7 +107,7 @@ def show_steps(steps):
 def one_request(settings, options, tools):
     """Answer --prompt with the fine-tuned model: under the tools' grammar for it, or under that of --schema."""
     from playground.model import loading
-    from playground.report import page
+    from playground.report import tracing
 
     tokenizer, model, base = loading.load_checkpoint(settings, "03_finetune")
     if options.schema:
@@ -121,7 +121,7 @@ def one_request(settings, options, tools):
         return
     show_steps(steps)
     with artifacts.stage(settings, "05_trace", base_model=base) as artifact:
-        page.write_trace(artifact.path, options.prompt, steps, text)
+        tracing.write(artifact.path, options.prompt, steps, text)
     print(f"{text}\nWritten: {artifact.final / 'trace.html'}")
 
 
@@ -161,7 +161,7 @@ def main():
     requests = read_records(paths[0])[: settings["constrained"]["requests"]]
 
     from playground.model import loading
-    from playground.report import page
+    from playground.report import tracing
     from playground.run import hardware
 
     tokenizer, tuned, base = loading.load_checkpoint(settings, "03_finetune")
@@ -182,7 +182,7 @@ def main():
         request = requests[0]["prompt"]
         compiled = decoding.grammars_of_calls(tools, tokenizer, "grounded")(request)
         steps, text = trace(tuned, tokenizer, request, compiled, settings)
-        page.write_trace(artifact.path, request, steps, text)
+        tracing.write(artifact.path, request, steps, text)
         write_jsonl(artifact / "predictions.jsonl", predictions)
         write_json(artifact / "metrics.json", metrics)
 

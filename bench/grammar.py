@@ -143,8 +143,11 @@ def measure(engine, schema, texts, tokenizer):
 
 def row(name, label, compiled, steps):
     ordered = sorted(steps)
-    print(f"{label:22} {name:12} {1e3 * compiled:10.2f} {statistics.mean(steps):9.1f} {statistics.median(steps):9.1f} "
-          f"{ordered[int(0.99 * len(ordered))]:9.1f} {len(steps):8}", flush=True)  # fmt: skip
+    print(
+        f"{label:22} {name:12} {1e3 * compiled:10.2f} {statistics.mean(steps):9.1f} {statistics.median(steps):9.1f} "
+        f"{ordered[int(0.99 * len(ordered))]:9.1f} {len(steps):8}",
+        flush=True,
+    )
 
 
 def main():

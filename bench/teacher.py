@@ -51,11 +51,11 @@ def right(added, seed, sizes):
     """The share of the teacher's calls that are the labels that its requests have lost."""
     import tools as toolbox
     from playground.data import templates
-    from playground.data.imports import conversation
+    from playground.data.steps import read_prompt
 
     calls = {}
     for record in templates.build_splits(sizes, toolbox.load_tools(), seed)["train"]:
-        (_, request), *turns = conversation.read_prompt(record["prompt"])
+        (_, request), *turns = read_prompt(record["prompt"])
         calls[request] = toolbox.to_json(turns[0][1]) if turns else record["completion"]
     first = [row for row in added if row["meta"]["turn"] == 1]
     return sum(row["completion"] == calls[row["prompt"]] for row in first) / len(first)

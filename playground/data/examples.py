@@ -15,7 +15,7 @@ import re
 from collections import Counter
 
 import tools as toolbox
-from playground.data import slots, templates
+from playground.data import slots, templates, wording
 from playground.data.entities import read_data
 from playground.data.imports import reading
 from playground.data.imports.conversation import BadRow, checked_call, in_form
@@ -101,9 +101,9 @@ class Examples:
                     "write ten to thirty, each in other words."
                 )
             splits = _deal(list(wordings))
-            for number, (wording, own) in enumerate(wordings.items()):
+            for number, (words, own) in enumerate(wordings.items()):
                 row = {"tool": tool, "phrasing": f"own/{tool}/{number:02d}", "variants": own}
-                self.shapes[splits[wording]].append(row)
+                self.shapes[splits[words]].append(row)
         for number, example in enumerate(added):
             tool = example["call"]["tool"]
             shape = slots.find(example["prompt"], example["call"]["args"], slots.of_tool(self.cues, tool))
@@ -188,7 +188,7 @@ def _deal(wordings):
 
 def _vary(shape, drawn, tool, rng):
     """(request, args): the shape with the values drawn, and varied by the rules that the templates have."""
-    parts, lower = list(shape.parts), rng.random() < templates.LOWER
+    parts, lower = list(shape.parts), rng.random() < wording.LOWER
     if lower:
         for slot in shape.slots:
             value = drawn.get(slot.path, slot.value)
@@ -200,13 +200,13 @@ def _vary(shape, drawn, tool, rng):
     end = parts[-1][-1] if isinstance(parts[-1], str) and parts[-1][-1] in ".?!" else ""
     if end:
         parts[-1] = parts[-1][:-1]
-    if literals and rng.random() < templates.TYPO:
+    if literals and rng.random() < wording.TYPO:
         at = rng.choice(literals)
-        parts[at] = templates._typo(parts[at], rng)
+        parts[at] = wording.typo(parts[at], rng)
     body, args = slots.fill(slots.Shape(tuple(parts), shape.args), drawn)
     family = _family(body, end)
     phrasing = templates.Phrasing("", tool["name"], family, (), (), end or ".", "")
-    request = templates._dress(body, phrasing, 0 in literals, rng) if family != "greeting" else body + end
+    request = wording.dress(body, phrasing, 0 in literals, rng) if family != "greeting" else body + end
     return " ".join((request.lower() if lower else request).split()), args
 
 
@@ -219,7 +219,7 @@ def _lowered(value):
 def _reworded(text, rng):
     """A part of a sentence with contractions and synonyms, where it has words that have such."""
     data = read_data("phrasings.json")
-    for long, short in data["contractions"].items() if rng.random() < templates.CONTRACT else ():
+    for long, short in data["contractions"].items() if rng.random() < wording.CONTRACT else ():
         text = re.sub(rf"\b{long}\b", short, text)
     for word in SYNONYMS:
         text = re.sub(rf"\b{word}\b", lambda _, word=word: rng.choice(data["synonyms"][word]), text)

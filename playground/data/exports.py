@@ -3,7 +3,8 @@
 import json
 
 import tools as toolbox
-from playground.data.imports.conversation import RESPOND, read_prompt
+from playground.data.imports.conversation import RESPOND
+from playground.data.steps import read_prompt
 
 
 def _steps(record, tools):

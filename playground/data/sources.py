@@ -8,7 +8,8 @@ from pathlib import Path
 
 import tools as toolbox
 from playground.data import examples, leaks, templates, unseen_tools, writing
-from playground.data.imports import conversation, formats, records, toolbench
+from playground.data.imports import formats, records, toolbench
+from playground.data.steps import read_prompt
 from playground.data.teacher import self_instruct, toolformer
 from playground.run.errors import UserError
 from playground.run.files import write_jsonl
@@ -212,7 +213,7 @@ def _wild(tools):
     found = []
     for line in WILD.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        steps = conversation.read_prompt(record["prompt"])
+        steps = read_prompt(record["prompt"])
         calls = [json.loads(record["completion"]), *(step[1] for step in steps if step[0] == "call")]
         if not any(toolbox.validate_call(call, tools) for call in calls):
             found.append(record)

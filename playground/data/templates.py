@@ -16,22 +16,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 import tools as toolbox
+from playground.data import wording
 from playground.data.entities import DEAL, Entities, parse_template, read_data
 from playground.data.leaks import HeldOut
 
 FIRST_TURNS, SECOND_TURNS = 17, 3  # of 20 records; a second turn answers with a tool's result
 CALLS, NO_CALL = 16, 4  # of 20 first turns; those that need no tool, or lack an argument, go to `respond`
-LOWER, LOWER_CASUAL = 0.2, 0.7  # the rates of the paraphrase rules
-CONTRACT, TYPO, NO_FINAL_STOP = 0.4, 0.08, 0.35
-OPENER, REQUESTER, CLOSER = 0.2, 0.45, 0.22
-WORDED_NUMBER, TOOL_ERROR = 0.18, 0.08  # of the calculator's requests that may have number words; of second turns
+TOOL_ERROR = 0.08  # of second turns
 
 ASKS = {"no_address": "to", "no_city": "city", "no_query": "query"}  # families that lack an argument, and which
-UNDRESSED = {"greeting", "thanks", "goodbye"}  # families that take no opener and no closer,
-CHAT = {"about", "opinion"}  # no opener but a greeting and no closer,
-NO_REQUESTER = {"polite", "context", "object_first"}  # no "could you please"
 HELD_OUT, HELD_OUT_OF_FAMILY = {"test": 22, "val": 10}, {"test": 4, "val": 2}  # phrasings, at most
-WORDED = {"plus", "minus", "times", "divide"}  # families of the calculator in which numbers may be words
 BY_FAMILY = {"calculator", "respond"}  # tools of which a family is an operation or a reply: words mean it, not the tool
 CHUNK = 10_000  # training records that are made together
 MAX_REPEATS = 2000  # duplicates in a row after which the templates count as used up
@@ -153,7 +147,7 @@ def _draw(split, tools, rng):
     for turn in _deck([1] * FIRST_TURNS + [2] * SECOND_TURNS * (answers and bool(calling)), rng):
         name = next(first if turn == 1 else second)
         phrasing = next(decks[name])
-        prompt, args, used = _request(phrasing, entities, rng)
+        prompt, args, used = wording.request(phrasing, entities, rng)
         in_schema_order = [key for key in tools[name]["parameters"]["properties"] if key in args]
         call = {"tool": name, "args": {key: args[key] for key in in_schema_order}}
         if turn == 2:
@@ -267,79 +261,3 @@ def _words(phrasing):
     """The words that a phrasing may bring, those of its slots left out."""
     choices = [choice for part in phrasing.parts if isinstance(part, list) for choice in part]
     return set(re.findall(r"[^\W\d_]+", " ".join(choices).casefold()))
-
-
-# ---- write a request
-
-
-def _request(phrasing, entities, rng):
-    """`(request, args, entities)`, with every argument but an expression and a message verbatim in the request."""
-    lower = rng.random() < (LOWER_CASUAL if phrasing.family == "casual" else LOWER)
-    values, used = {}, []
-    if phrasing.expression:
-        slots = dict.fromkeys(re.findall(r"\{(\w)\}", phrasing.expression))
-        worded = phrasing.family in WORDED and rng.random() < WORDED_NUMBER
-        values, digits, operands = entities.numbers(slots, worded)
-        used.append(operands)
-    pieces, literals = [], []
-    for part in phrasing.contracted if rng.random() < CONTRACT else phrasing.parts:
-        if isinstance(part, list):
-            literals.append(len(pieces))
-            pieces.append(part[0] if len(part) == 1 else rng.choice(part))
-            continue
-        slot, kind = part
-        if slot not in values or not phrasing.expression:
-            value = entities.draw(kind)
-            values[slot] = value.lower() if lower else value
-            if kind not in entities.shared:
-                used.append(value)
-        pieces.append(values[slot])
-    if literals and phrasing.family != "casual" and rng.random() < TYPO:
-        at = rng.choice(literals)
-        pieces[at] = _typo(pieces[at], rng)
-    text = _dress("".join(pieces), phrasing, 0 in literals, rng).strip()
-    if phrasing.expression:
-        values = {"expression": phrasing.expression.format(**digits)}
-    elif phrasing.tool == "respond":
-        values = {"message": read_data("phrasings.json")["replies"][phrasing.family]}
-    return text.lower() if lower else text, values, used
-
-
-def _typo(text, rng):
-    words = text.split(" ")
-    long = [index for index, word in enumerate(words) if len(word) > 3 and word.isalpha()]
-    if not long:
-        return text
-    word, at = words[index := rng.choice(long)], rng.randrange(1, len(words[index]) - 1)
-    slips = (word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at + 1 :], word[:at] + word[at:])
-    words[index] = rng.choice(slips)
-    return " ".join(words)
-
-
-def _dress(body, phrasing, starts_literal, rng):
-    """Openers before, closers after: parted from the body, so that it is plain where an argument ends.
-
-    An opener and "could you please" never come together: all that requests share across splits has to stay short.
-    """
-    data, end = read_data("phrasings.json"), phrasing.end
-    request = phrasing.family not in (UNDRESSED | CHAT)
-    imperative = request and end == "." and phrasing.family not in NO_REQUESTER
-    closer = rng.random() if request else 1
-    if closer < CLOSER / 3:
-        body = f"{body}, {rng.choice(data['please'] + data['urgency'] if imperative else data['please'])}"
-    opener = phrasing.family not in UNDRESSED and rng.random() < OPENER
-    if imperative and not opener and closer >= CLOSER / 3 and rng.random() < REQUESTER:
-        requester = rng.choice(data["requesters"])
-        body, starts_literal = f"{requester} {_lower_first(body) if starts_literal else body}", True
-        end = "?" if requester.startswith(("Could", "Can", "Would", "Will")) else "."
-    if opener:
-        opener = rng.choice(data["openers" if request and phrasing.family != "context" else "greetings"])
-        body = f"{opener} {_lower_first(body) if starts_literal and opener[-1] in ',:' else body}"
-    if CLOSER / 3 <= closer < CLOSER:
-        thanks = rng.choice(data["closers"])
-        return f"{body}{end} {thanks}" if end else f"{body}, {_lower_first(thanks)}"
-    return body if rng.random() < NO_FINAL_STOP else body + end
-
-
-def _lower_first(text):
-    return text if re.match(r"I\b", text) else text[:1].lower() + text[1:]

@@ -54,8 +54,11 @@ def find_base(name):
             raise UserError(f"--model {name}: cannot be downloaded ({first_line(error)}): try again.") from None
     if name != DEFAULT:
         raise UserError(f"--model {name}: not in the cache, and the hub cannot be reached: use a folder or `embedded`.")
-    print(f"{name} is not cached and the hub not reachable: using the embedded model; --model smollm2 is a real one "
-          "from the Python package index.", file=sys.stderr)  # fmt: skip
+    print(
+        f"{name} is not cached and the hub not reachable: using the embedded model; --model smollm2 is a real one "
+        "from the Python package index.",
+        file=sys.stderr,
+    )
     return find_base("embedded")
 
 

@@ -3,21 +3,20 @@
 What models wrote is untrusted: every text goes through `text`, and the page's own policy forbids it to load anything.
 """
 
-import html
 import io
 import json
 import re
+from html import escape
 from pathlib import Path
 
 from playground.judge import scoring
-from playground.report import plots
+from playground.report import html, plots, tracing
+from playground.report.html import note, table, text
 from playground.report.tables import SHOWN, STEPS, row_name
-from playground.run.console import printable
-from playground.run.files import read_json, read_log, write_jsonl
+from playground.run.files import read_json, read_log
 
-TEMPLATE = Path(__file__).with_name("page.html")
 MOST_EXAMPLES = 120
-MOST_CHARS, MOST_LINES = 400, 6  # of an output; the base model's go on until the limit
+MOST_LINES = 6  # of an output
 STAGES = ("02_create_dataset", "03_finetune", "06_dpo", "07_ppo")
 
 
@@ -34,17 +33,10 @@ def write(folder, metrics, rows, splits, settings):
     left_out = "".join(f"<p>{text(name)} is left out: {text(why)}</p>" for name, why in metrics["left_out"].items())
     body = "".join(f'<h2 id="{_slug(title)}">{title}</h2>\n{body}\n' for title, body in sections.items())
     content = f"<h1>What each technique adds</h1>\n<nav>{links}</nav>\n{left_out}\n{body}"
-    page = TEMPLATE.read_text(encoding="utf-8").replace("<!-- CONTENT -->", content)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    html.write(folder / "report.html", content)
 
 
 # ---- pieces
-
-
-def text(value):
-    """Any value as text of the page: escaped, without control characters, shortened."""
-    value = printable(str(value))
-    return html.escape(value if len(value) <= MOST_CHARS else value[:MOST_CHARS] + " ...")
 
 
 def _head(output):
@@ -52,19 +44,8 @@ def _head(output):
     return "\n".join(lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES], "..."])
 
 
-def _note(sentences):
-    return f'<p class="note">{text(sentences)}</p>'
-
-
 def _slug(title):
     return title.lower().replace(" ", "-")
-
-
-def _table(columns, rows, attributes=""):
-    """A table of cells that are HTML already."""
-    head = "".join(f"<th>{column}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<div class="scroll"><table {attributes}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _name(model, decoding):
@@ -102,7 +83,7 @@ def _by_split(metrics, columns, row):
     """A table for each split, with row(cell) for each model and decoding."""
     return "".join(
         f"<h3>{text(split)}</h3>"
-        + _table(
+        + table(
             ["", *columns],
             [[_name(model, decoding), *row(cell)] for at, model, decoding, cell in _cells(metrics) if at == split],
         )
@@ -114,26 +95,29 @@ def _by_split(metrics, columns, row):
 
 
 def _results(metrics):
-    note = _note(
+    said = note(
         "Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
         "test_wild was written by hand. Small print: 95% bootstrap intervals."
     )
     grid = _by_split(metrics, SHOWN, lambda cell: [_rate(cell[metric]) for metric in SHOWN.values()])
     columns = ["argument F1", "no tool needed, none called", "answer supported", "answer well formed"]
     more = _by_split(metrics, columns, lambda cell: [_rate(cell[metric]) for metric in scoring.DETAILS])
-    return f"{note}{grid}<details><summary>More figures</summary>{more}</details>"
+    return f"{said}{grid}<details><summary>More figures</summary>{more}</details>"
 
 
 def _ladder(metrics):
-    parts = [_note("Differences are taken request by request; one whose interval holds 0 is none that these requests "
+    parts = [note("Differences are taken request by request; one whose interval holds 0 is none that these requests "
                    "can show.")]  # fmt: skip
     for split, cells in metrics["splits"].items():
         parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
         rows = [
-            [f"{text(step['from'])} → {text(step['to'])}", *(_rate(step[metric], "+") for metric in STEPS.values())]
+            [
+                f"{text(step['from'])} → {text(step['to'])}",
+                *(_rate(step[metric], "+") for metric in STEPS.values()),
+            ]
             for step in metrics["differences"][split]
         ]
-        parts.append(_table(["step", *STEPS], rows))
+        parts.append(table(["step", *STEPS], rows))
     return "".join(parts)
 
 
@@ -154,12 +138,12 @@ def _cost(metrics):
         return [f"{1000 * cell['seconds_per_call']:.1f}", f"{cell['forward_passes_per_call']:.1f}",
                 f"{cell['tokens_per_call']:.1f}"]  # fmt: skip
 
-    note = _note("Of requests in batches, greedily; seconds are wall time on the machine named below.")
-    return note + _by_split(metrics, ["ms a call", "forward passes a call", "tokens a call"], row)
+    said = note("Of requests in batches, greedily; seconds are wall time on the machine named below.")
+    return said + _by_split(metrics, ["ms a call", "forward passes a call", "tokens a call"], row)
 
 
 def _tools(metrics):
-    parts = [_note("Rows: the tool that was right; columns: the tool of the valid call; then precision and recall.")]
+    parts = [note("Rows: the tool that was right; columns: the tool of the valid call; then precision and recall.")]
     for number, (split, model, decoding, cell) in enumerate(_cells(metrics)):
         matrix, rates = cell["confusion"], cell["by_tool"]
         called = list(dict.fromkeys([*matrix, *(name for counts in matrix.values() for name in counts)]))
@@ -172,7 +156,7 @@ def _tools(metrics):
         columns = ["", *map(text, called), "precision", "recall"]
         title = f"{_name(model, decoding)}, {text(split)}"
         opened = " open" if (model, decoding) == ("sft", "free") and split == "test" else ""
-        body = _table(columns, rows, f'class="heat" id="confusion-{number}"')
+        body = table(columns, rows, f'class="heat" id="confusion-{number}"')
         parts.append(f"<details{opened}><summary>{title}</summary>{body}</details>")
     return "".join(parts)
 
@@ -238,10 +222,10 @@ def _examples(rows, splits):
         for name, options in (("split", splits), ("model", names), ("kind", ["right", *kinds]))
     )
     body = "".join(_example(key[0], records[key], outputs[key]) for key in chosen)
-    note = _note(f"Requests on which models differ: {len(chosen)} of {len(differing)}.")
+    said = note(f"Requests on which models differ: {len(chosen)} of {len(differing)}.")
     head = "<thead><tr><th>request</th><th>right call</th><th>outputs</th></tr></thead>"
     bar = f'<div class="filters">{filters}<span id="shown"></span></div>'
-    return f'{note}{bar}<table id="examples">{head}<tbody>{body}</tbody></table>'
+    return f'{said}{bar}<table id="examples">{head}<tbody>{body}</tbody></table>'
 
 
 def _example(split, record, rows):
@@ -261,40 +245,7 @@ def _example(split, record, rows):
 def _trace(output_dir):
     """The steps of outputs/05_constrained/trace.jsonl."""
     lines = read_log(output_dir / "05_constrained" / "trace.jsonl")
-    return _steps(lines[0]["request"], lines[0]["text"], lines[1:]) if lines else ""
-
-
-def write_trace(folder, request, steps, call):
-    """trace.html and trace.jsonl of one constrained request into `folder`.
-
-    steps: [{"chosen", "allowed", "removed", "wanted": [(text, share)], "jumped"}].
-    """
-    write_jsonl(folder / "trace.jsonl", [{"request": request, "text": call}, *steps])
-    content = f"<h1>One request under a grammar</h1>\n{_steps(request, call, steps)}"
-    page = TEMPLATE.read_text(encoding="utf-8").replace("<!-- CONTENT -->", content)
-    (folder / "trace.html").write_text(page, encoding="utf-8")
-
-
-def _steps(request, call, steps):
-    """The call with what was chosen and what was jumped over in two colours, and a row for each step."""
-    pieces = [("chosen", step["chosen"]) for step in steps], [("jumped", step["jumped"]) for step in steps]
-    pieces = [piece for pair in zip(*pieces, strict=True) for piece in pair if piece[1]]
-    spans = "".join(f'<span class="{kind}">{text(piece)}</span>' for kind, piece in pieces)
-    asked = sum(bool(step["wanted"]) for step in steps)
-    note = _note(
-        f"The model was asked {asked} times. What it chose is underlined; what the grammar left no choice in, and so "
-        "was never asked, is grey. Removed: the model's probability of all tokens that would have broken the text."
-    )
-    rows = []
-    for step in steps:
-        if step["wanted"]:
-            bar = f'<span class="bar"><i style="width:{100 * step["removed"]:.1f}%"></i></span> {step["removed"]:.1%}'
-            wanted = " ".join(f"<code>{text(repr(token))}</code> {share:.0%}" for token, share in step["wanted"])
-            rows.append([f"<code>{text(repr(step['chosen']))}</code>", f"{step['allowed']:,}", bar, wanted,
-                         f"<code>{text(step['jumped'])}</code>" if step["jumped"] else ""])  # fmt: skip
-    columns = ["chosen", "allowed tokens", "removed", "the model's favourites", "then jumped over"]
-    asked_for = f'<p><b>{text(request)}</b></p><pre class="call">{spans}</pre>'
-    return asked_for + note + _table(columns, rows, 'class="steps"')
+    return tracing.steps_of(lines[0]["request"], lines[0]["text"], lines[1:]) if lines else ""
 
 
 def _provenance(metrics, settings, output_dir):
@@ -309,5 +260,5 @@ def _provenance(metrics, settings, output_dir):
             facts["machine"], facts["base model"] = made["machine"], (made.get("base_model") or {}).get("name", "-")
             facts["libraries"] = ", ".join(f"{name} {version}" for name, version in made["libraries"].items())
     listed = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
-    recipe = html.escape(json.dumps(settings, indent=2))
+    recipe = escape(json.dumps(settings, indent=2))
     return f"<dl>{listed}</dl><details><summary>The recipe</summary><pre>{recipe}</pre></details>"

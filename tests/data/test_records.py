@@ -8,8 +8,9 @@ import tools as toolbox
 from playground.data import sources
 from playground.data.exports import EXPORTS, to_openai
 from playground.data.imports import reading, records
-from playground.data.imports.conversation import ToolSet, read_prompt, write_prompt
+from playground.data.imports.conversation import ToolSet
 from playground.data.leaks import leak_check
+from playground.data.steps import read_prompt, write_prompt
 from playground.run import recipe
 from playground.run.errors import UserError
 from tests.conftest import SHARED

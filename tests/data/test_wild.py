@@ -8,7 +8,7 @@ import pytest
 import tools as toolbox
 from playground.data import leaks, sources, templates
 from playground.data.entities import read_data
-from playground.data.imports import conversation
+from playground.data.steps import read_prompt, write_prompt
 
 TOOLS = toolbox.load_tools()
 RECORDS = [json.loads(line) for line in sources.WILD.read_text(encoding="utf-8").splitlines()]
@@ -16,7 +16,7 @@ RECORDS = [json.loads(line) for line in sources.WILD.read_text(encoding="utf-8")
 
 def first_call(record):
     """The call that the request asks for: in the prompt, where the record is a second turn."""
-    _, *steps = conversation.read_prompt(record["prompt"])
+    _, *steps = read_prompt(record["prompt"])
     return steps[0][1] if steps else json.loads(record["completion"])
 
 
@@ -32,7 +32,7 @@ def test_every_one_is_a_canonical_record_whose_call_validates():
         call = toolbox.parse_call(record["completion"])
         assert list(record) == ["id", "prompt", "completion", "source", "meta"] and record["source"] == "wild"
         assert toolbox.validate_call(call, TOOLS) == [] and record["completion"] == toolbox.to_json(call)
-        assert conversation.write_prompt(conversation.read_prompt(record["prompt"])) == record["prompt"]
+        assert write_prompt(read_prompt(record["prompt"])) == record["prompt"]
 
 
 def test_the_arguments_follow_the_templates_conventions():

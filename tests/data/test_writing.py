@@ -8,8 +8,8 @@ import pytest
 
 import tools as toolbox
 from playground.data import templates, writing
-from playground.data.imports import conversation
 from playground.data.sources import Dataset, write
+from playground.data.steps import read_prompt
 from playground.model import loading
 from playground.run.errors import UserError
 from playground.run.files import read_json, read_records
@@ -161,4 +161,4 @@ def test_stage_02_imports_toolbench(tmp_path):
     for split in ("train", "val", "test"):
         for record in read_records(folder / f"{split}.jsonl"):
             assert not toolbox.validate_call(json.loads(record["completion"]), tools)
-            assert conversation.read_prompt(record["prompt"])
+            assert read_prompt(record["prompt"])

@@ -17,7 +17,7 @@ from playground.model import generation, loading
 from playground.run import recipe
 from playground.run.files import read_records
 from tests.conftest import ROOT
-from tests.stages.test_sequence import run
+from tests.scripts import run
 
 pytestmark = pytest.mark.slow
 REQUESTS = ["What's the weather in Oslo?", "email ada@fern.net about lunch", "hi there"]

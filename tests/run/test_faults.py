@@ -255,7 +255,7 @@ def test_the_workers_of_a_killed_stage_end_with_it(tmp_path):
 
 def test_ctrl_c_is_not_lost_in_a_finalizer():
     program = (
-        "import signal, time; from playground.run import artifacts\n"
+        "import signal, time; from playground.run import console\n"
         "class Deaf:\n"
         "    def __del__(self):\n"
         "        signal.raise_signal(signal.SIGINT)\n"
@@ -263,7 +263,7 @@ def test_ctrl_c_is_not_lost_in_a_finalizer():
         "    Deaf()\n"
         "    for _ in range(200): time.sleep(0.1)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "artifacts.run(main)"
+        "console.run(main)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "stopped: nothing was changed; to start again: python -c\n")

@@ -14,7 +14,7 @@ from playground.run.errors import UserError
 from playground.run.files import read_jsonl
 from tests.conftest import ROOT
 from tests.run import parallel_work
-from tests.stages.test_sequence import command, run
+from tests.scripts import command, run
 
 CONFIGS = ROOT / "configs" / "accelerate"
 

@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 
 from playground.run import artifacts, recipe, tracking
+from tests.run.event_files import scalars
 
 
 def test_no_tracker_writes_nothing(tmp_path):
@@ -36,15 +37,6 @@ def test_trackio_and_wandb_get_each_row_under_the_stages_name(monkeypatch, tmp_p
     sent = library.init.return_value.log.call_args
     assert (sent.args, sent.kwargs["step"]) == (({"validation/exact_call": 0.5},), 1)
     assert library.init.return_value.finish.called
-
-
-def scalars(folder):
-    """{name: [(step, value), ...]} of TensorBoard's files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {name: [(row.step, row.value) for row in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
 def test_tensorboard_gets_each_row_and_its_file_is_part_of_the_artifact(tmp_path):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from playground.model import loading
 from playground.run import hardware
 from tests.conftest import ROOT
-from tests.stages.test_sequence import STAGES, run_here
+from tests.scripts import STAGES, run_here
 
 
 class Dtypes(TorchDispatchMode):

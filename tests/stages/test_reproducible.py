@@ -13,7 +13,7 @@ import pytest
 from playground.run import artifacts
 from playground.run.files import sha256
 from tests.conftest import ROOT
-from tests.stages.test_sequence import STAGES, command, run, run_all
+from tests.scripts import STAGES, command, run, run_all
 
 pytestmark = pytest.mark.slow
 KILLS = 20

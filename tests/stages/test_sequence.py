@@ -1,12 +1,9 @@
 """The scripts, run the way a reader runs them: in order, each in its own process, with a recipe made for tests."""
 
-import contextlib
-import io
 import json
 import os
 import re
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -22,46 +19,7 @@ from playground.model import weights
 from playground.run import artifacts, locking
 from playground.run.files import read_jsonl, read_records, sha256
 from tests.conftest import README_BLOCKS, ROOT, SHARED, save_random_model
-
-STAGES = sorted(path.stem for path in ROOT.glob("0*.py"))
-
-
-def command(stage, output_dir, *arguments, model="embedded"):
-    smoke = ["--config", "configs/smoke.json", "--model", str(model), "--output-dir", str(output_dir)]
-    return [sys.executable, f"{stage}.py", *smoke, *arguments]
-
-
-def run(stage, output_dir, *arguments, model="embedded", status=0):
-    done = subprocess.run(
-        command(stage, output_dir, *arguments, model=model),
-        cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
-    assert done.returncode == status, done.stdout + done.stderr
-    return done
-
-
-def run_here(stage, output_dir, *arguments, model="embedded", status=0):
-    """As `run`, but in this process, which has imported already what a new one takes seconds for."""
-    out, err, before, ended = io.StringIO(), io.StringIO(), (sys.argv, sys.unraisablehook), 0
-    sys.argv = command(stage, output_dir, *arguments, model=model)[1:]
-    try:
-        with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as error:
-        ended = error.code
-    finally:
-        sys.argv, sys.unraisablehook = before
-        locking.release()
-    assert ended == status, out.getvalue() + err.getvalue()
-    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
-
-
-def run_all(output_dir, model):
-    return {stage: run(stage, output_dir, model=model) for stage in STAGES}
-
-
-def metrics(output_dir, stage):
-    return json.loads((output_dir / stage / "metrics.json").read_text(encoding="utf-8"))
+from tests.scripts import STAGES, command, metrics, run, run_all, run_here
 
 
 def model_hashes(output_dir, stage="03_finetune"):

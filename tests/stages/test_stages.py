@@ -10,9 +10,9 @@ import pytest
 from playground.run import artifacts, recipe
 from playground.run.files import read_json, read_records
 from tests.conftest import ROOT, SHARED, save_random_model
+from tests.run.event_files import scalars
 from tests.run.test_recipe import leaves
-from tests.run.test_tracking import scalars
-from tests.stages.test_sequence import STAGES, metrics, run
+from tests.scripts import STAGES, metrics, run
 
 pytestmark = pytest.mark.slow
 TRAINING = ("03_finetune", "06_dpo", "07_ppo")

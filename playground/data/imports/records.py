@@ -6,17 +6,9 @@ from pathlib import Path
 
 import tools as toolbox
 from playground.data.imports import formats, reading
-from playground.data.imports.conversation import (
-    BadRow,
-    ToolSet,
-    checked_call,
-    in_form,
-    last_only,
-    read_prompt,
-    to_records,
-    write_prompt,
-)
+from playground.data.imports.conversation import BadRow, ToolSet, checked_call, in_form, last_only, to_records
 from playground.data.leaks import HeldOut
+from playground.data.steps import read_prompt, write_prompt
 from playground.run.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # at most, of imported records; the recipe's sizes are the other limit

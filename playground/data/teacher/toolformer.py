@@ -29,7 +29,8 @@ from pathlib import Path
 import tools as toolbox
 from playground.data import templates
 from playground.data.imports import reading
-from playground.data.imports.conversation import BadRow, checked_call, write_prompt
+from playground.data.imports.conversation import BadRow, checked_call
+from playground.data.steps import write_prompt
 from playground.data.teacher import asking
 from playground.data.teacher.endpoint import EndpointTeacher
 from playground.model import prompting

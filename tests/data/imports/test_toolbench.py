@@ -10,7 +10,8 @@ import pytest
 import tools as toolbox
 from playground.data import sources
 from playground.data.imports import toolbench
-from playground.data.imports.conversation import BadRow, ToolSet, read_prompt
+from playground.data.imports.conversation import BadRow, ToolSet
+from playground.data.steps import read_prompt
 from playground.run import recipe
 from playground.run.errors import UserError
 from tests.conftest import SHARED

@@ -11,7 +11,7 @@ from playground.data.teacher import endpoint, self_instruct
 from playground.run import recipe
 from playground.run.errors import UserError
 from tests.conftest import ROOT
-from tests.data.teacher.test_toolformer import Server, choices
+from tests.data.teacher.server import Server, choices
 
 TOOL_FILE, EXAMPLES = ROOT / "configs/own_tools.json", ROOT / "configs/own_tools.jsonl"
 TOOLS, _ = sources._with_default(toolbox.load_tools(TOOL_FILE))

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -16,6 +15,7 @@ from playground.run import artifacts, recipe
 from playground.run.errors import UserError
 from playground.run.files import read_records
 from tests.conftest import ROOT
+from tests.data.teacher.server import Server, choices
 
 TOOLS = toolbox.load_tools()
 LABELLED = list(templates.build_splits({"train": 40}, TOOLS, 0)["train"])
@@ -127,44 +127,6 @@ def test_a_receipt_is_compared_with_the_answer_without_a_call_alone():
 
 
 # ---- an endpoint on loopback
-
-
-class Server:
-    """A real HTTP server on loopback; `answer(body)` gives (status, what it sends). Keeps what it was asked."""
-
-    def __init__(self, answer):
-        self.bodies, self.headers = [], []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(handler):
-                body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-                self.bodies.append(body)
-                self.headers.append(handler.headers)
-                status, sent = answer(body)
-                sent = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
-                handler.send_response(status)
-                handler.send_header("Content-Length", str(len(sent)))
-                handler.send_header("Location", "/elsewhere")
-                handler.end_headers()
-                handler.wfile.write(sent)
-
-            def log_message(handler, *_):
-                """Nothing on the terminal."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.http.shutdown()
-        self.http.server_close()
-
-
-def choices(*texts):
-    return {"choices": [{"message": {"role": "assistant", "content": text}} for text in texts]}
 
 
 def ask(server, cache, prompts=("How is Oslo?",), **changed):
