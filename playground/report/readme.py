@@ -9,7 +9,6 @@ A generated part stands between `<!-- name -->` and `<!-- /name -->`.
 """
 
 import re
-import textwrap
 from pathlib import Path
 from statistics import mean
 
@@ -170,13 +169,17 @@ def kept(benchmark):
 # ---- the chapters
 
 
+def first_line(text, most=100):
+    line = (text.strip().splitlines() or ["(nothing)"])[0]
+    return line if len(line) <= most else f"{line[:most]} ..."
+
+
 def answers(found):
     """What each model answers first to the requests of configs/requests.jsonl, left free and grounded (seed 0)."""
     said = []
     for name, recorded in found.items():
         for request, texts in recorded.get("answers", {}).items():
-            firsts = {model: (text.strip().splitlines() or ["(nothing)"])[0] for model, text in texts.items()}
-            lines = [f"{model:14} {textwrap.shorten(first, 110, placeholder=' ...')}" for model, first in firsts.items()]
+            lines = [f"{model:14} {first_line(text)}" for model, text in texts.items()]
             said.append("\n".join([f"{request}   ({name})", *lines]))
     if not said:
         return "Not recorded yet: `python bench/seeds.py` does it."
