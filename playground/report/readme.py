@@ -36,8 +36,8 @@ STEPS = {
     "fine-tuned (SFT)": ("sft", "free"),
     "SFT, constrained": ("sft", "constrained"),
     "SFT, grounded": ("sft", "grounded"),
-    "DPO": ("dpo", "free"),
-    "PPO": ("ppo", "free"),
+    "from mistakes (DPO)": ("dpo", "free"),
+    "from a reward (PPO)": ("ppo", "free"),
     "PPO, grounded": ("ppo", "grounded"),
 }
 WRONG = [
@@ -199,7 +199,7 @@ def draw(found, shade):
     from matplotlib.figure import Figure
 
     paper, ink = INKS[shade]
-    figure = Figure(figsize=(4.5, 0.6 + 2.9 * len(found)), layout="constrained", facecolor=paper)
+    figure = Figure(figsize=(4.8, 0.6 + 2.9 * len(found)), layout="constrained", facecolor=paper)
     panels = figure.subplots(len(found), 1, squeeze=False).flatten()
     for axis, (name, recorded) in zip(panels, found.items(), strict=True):
         for place, (model, decoding) in enumerate(STEPS.values()):

@@ -69,6 +69,12 @@ def test_the_answers_of_every_stage_are_shown_a_line_each():
     assert "Not recorded yet" in readme.answers({"embedded": {}})
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_is_broken_over_two_lines(page):  # the tests below would not see it
+    prose = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in prose.split("\n") if line.count("`") % 2] == []
+
+
 def test_every_command_exists_and_takes_the_flags_shown():
     scripts = {name for name, _ in COMMANDS}
     assert {path.name for path in ROOT.glob("0*.py")} == scripts
@@ -170,6 +176,12 @@ def test_the_record_shown_token_by_token_is_what_stage_03_learns(tokenizer):
     shown = re.findall(r"^('.*?') +(\d+) +(-?\d+)(?: |$)", PAGES["docs/03_finetune.md"], re.MULTILINE)
     made = zip(row["input_ids"], row["labels"], strict=True)
     assert shown == [(repr(tokenizer.decode([i])), str(i), str(label)) for i, label in made]
+
+
+def test_the_base_model_writes_what_the_front_page_shows(base_model, tokenizer):
+    request, line = re.search(r"^USER:   (.*)\nMODEL:  (.*)$", PAGES["README.md"], re.MULTILINE).groups()
+    [done] = generation.generate(base_model, tokenizer, [request], recipe.load())
+    assert done.text.split("\n")[0] == line
 
 
 def test_the_call_in_other_peoples_formats_is_the_same_call():
