@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOKENIZER = ROOT.parent / "shared" / "gpt2-tokenizer"
 LIBRARIES = ("torch", "transformers", "trl", "xgrammar", "llguidance")
-LEARNING = {  # they measure what is learned rather than how fast, and say so in README.md
+LEARNING = {  # they measure what is learned rather than how fast, and their tables are in docs/results.md
     "seeds": "five stages for each of three seeds take half an hour",
     "teacher": "nine trainings take half an hour",
     "unseen_tools": "two trainings for each seed take a quarter of an hour",

@@ -1,20 +1,24 @@
-"""The results over several seeds: what README.md shows.
+"""The results over several seeds: what README.md and docs/ show.
 
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
+    python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2
+    python bench/seeds.py --out outputs/few_labels -- --config configs/few_labels.json
     python -m playground readme
 
 Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), and writes
-bench/seeds.json, from which the second command fills the marked places of README.md.
+bench/seeds.json, or bench/seeds-NAME.json of another model or recipe. From these the last command fills the marked
+places of the pages. The first one also keeps the plots that the stages have drawn for the first seed.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from playground.judge import scoring, statistics
-from playground.report import readme
+from playground.report import readme, tables
 from playground.run import artifacts
 from playground.run.files import read_json, read_jsonl, write_json
 
@@ -30,6 +34,8 @@ STEPS = {
     "PPO grounded, beside PPO": (("ppo", "free"), ("ppo", "grounded")),
 }
 RESAMPLES = 10_000
+MODELS = {"base": None, "sft": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
+CURVES = {"balance": "02_create_dataset", "loss": "03_finetune", "dpo": "06_dpo", "ppo": "07_ppo"}
 
 
 def run_seed(seed, options):
@@ -56,6 +62,39 @@ def paired(runs, split, *step):
     return statistics.paired_difference(*means, RESAMPLES)
 
 
+def answers(output_dir):
+    """{request: {model and decoding: its text}} of the requests of stage 04, greedy, as the first turn."""
+    import tools as toolbox
+    from playground.model import decoding, generation, loading
+
+    settings = artifacts.read_manifest(output_dir, "03_finetune")["recipe"] | {"output_dir": str(output_dir)}
+    tools = toolbox.load_tools(output_dir / "02_create_dataset" / "tools.json")
+    requests = [row["request"] for row in read_jsonl(readme.ROOT / "configs" / "requests.jsonl")]
+    found = {request: {} for request in requests}
+    for model_name, stage in MODELS.items():
+        tokenizer, model, base = loading.load_checkpoint(settings, stage or "03_finetune")
+        if stage is None:
+            model = loading.load_model(base["path"], settings)
+        for way in ("free", "grounded") if model_name in ("base", "ppo") else ("free",):
+            grammar = decoding.grammars_of_calls(tools, tokenizer, way)
+            made = generation.generate(model, tokenizer, requests, settings, temperature=0.0, grammar=grammar)
+            for request, completion in zip(requests, made, strict=True):
+                found[request][tables.row_name(model_name, way)] = completion.text
+    return found
+
+
+def record_of(options):
+    """The file that a run is recorded in: bench/seeds.json of the embedded model by the default recipe."""
+    recipes = [Path(flag).stem for flag in options.flags if flag.endswith(".json")]
+    names = [name for name in (options.model, *recipes) if name != "embedded"]
+    return readme.RECORDED.with_stem("-".join([readme.RECORDED.stem, *names]))
+
+
+def keep_curves(output_dir):
+    for name, stage in CURVES.items():
+        shutil.copyfile(output_dir / stage / f"{name}.png", readme.ROOT / "bench" / f"{name}.png")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -67,7 +106,10 @@ def main():
     grids = [read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
     manifests = [{path.stem: artifacts.read_manifest(run, path.stem) for path in SCRIPTS} for run in runs]
     training = [{stage: read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
-    write_json(readme.RECORDED, {
+    record = record_of(options)
+    if record == readme.RECORDED:
+        keep_curves(runs[0])
+    write_json(record, {
         "model": options.model,
         "seeds": options.seeds,
         "flags": options.flags,
@@ -90,10 +132,11 @@ def main():
             split: {name: paired(runs, split, *step) for name, step in STEPS.items()}
             for split in grids[0]
         },
+        "answers": answers(runs[0]),
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
         "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in TRAINING},
     })  # fmt: skip
-    recorded = read_json(readme.RECORDED)
+    recorded = read_json(record)
     print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))
 
 

@@ -5,7 +5,7 @@
 For each seed: stage 03 on the labelled records alone; the same for as many steps as the third row takes, because more
 steps help by themselves; and on the labelled records and those that the first model added as a teacher. Prints mean
 (lowest to highest) on the test split, greedy and free, as a Markdown table, kept in bench/teacher.md and put into
-README.md by `python -m playground readme`. What is there is not run again.
+docs/results.md by `python -m playground readme`. What is there is not run again.
 """
 
 import argparse

@@ -7,7 +7,7 @@ training and in the test: what a list is worth is the difference. Prints, as a M
 validation requests (tools of training, other phrasings) and the metrics on the test (tools that training has never
 seen), greedy, mean over the seeds. Constrained decoding knows all tools, not only those that a prompt lists. What is
 there is not run again. The table is kept in bench/unseen_tools.md, and `python -m playground readme` puts it
-into README.md.
+into docs/results.md.
 """
 
 import argparse

@@ -12,10 +12,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-# README.md's code, {name on the fence: code}: quoted from the file of that name, or for the reader to write.
-README_BLOCKS = dict(
-    re.findall(r"^```\w+ (\S+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-)
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+         for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}  # fmt: skip
+# The pages' code, (page, name on the fence, code): quoted from the file of that name, or for the reader to write.
+BLOCKS = [(page, *block) for page, text in PAGES.items()
+          for block in re.findall(r"^```\w+ (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]  # fmt: skip
+TO_WRITE = {name: code for _, name, code in BLOCKS if not (ROOT / name).exists()}
 
 
 @functools.cache

@@ -1,10 +1,11 @@
-"""The parts of README.md that are made, not written: the results of recorded runs and the table of settings.
+"""The generated parts of README.md and docs/: results of recorded runs, the table of settings, pictures.
 
     python bench/seeds.py                    # runs the sequence for three seeds and records bench/seeds.json
-    python bench/teacher.py                  # and bench/unseen_tools.py: tables of their own, beside the scripts
-    python -m playground readme              # fills README.md and draws bench/ladder.png
+    python bench/seeds.py --model smollm2    # the same for another model: bench/seeds-smollm2.json
+    python bench/teacher.py                  # unseen_tools.py and own_tools.py: tables of their own, beside the scripts
+    python -m playground readme              # fills the pages and draws bench/ladder.png and bench/ladder-dark.png
 
-A made part stands between `<!-- name -->` and `<!-- /name -->`.
+A generated part stands between `<!-- name -->` and `<!-- /name -->`.
 """
 
 import re
@@ -18,14 +19,27 @@ from playground.run.errors import UserError
 from playground.run.files import read_json
 
 ROOT = Path(__file__).parents[2]
-RECORDED, PICTURE = ROOT / "bench" / "seeds.json", ROOT / "bench" / "ladder.png"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECORDED = ROOT / "bench" / "seeds.json"
+MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
+FEW_LABELS = ROOT / "bench" / "seeds-few_labels.json"
+PICTURES = {"light": ROOT / "bench" / "ladder.png", "dark": ROOT / "bench" / "ladder-dark.png"}
+INKS = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}  # GitHub's paper and text
 COLUMNS = {
     "schema valid": ("test", "schema_validity"),
     "right tool": ("test", "tool_accuracy"),
     "exact call": ("test", "exact_call"),
     "exact, by hand": ("test_wild", "exact_call"),
 }
-
+STEPS = {
+    "base model": ("base", "free"),
+    "fine-tuned (SFT)": ("sft", "free"),
+    "SFT, constrained": ("sft", "constrained"),
+    "SFT, grounded": ("sft", "grounded"),
+    "from mistakes (DPO)": ("dpo", "free"),
+    "from a reward (PPO)": ("ppo", "free"),
+    "PPO, grounded": ("ppo", "grounded"),
+}
 WRONG = [
     ("base", "constrained"),
     ("sft", "free"),
@@ -37,9 +51,43 @@ WRONG = [
 SPLITS = {"test": "test", "test_wild": "by hand"}
 
 
+def recordings():
+    """{model: what bench/seeds.py has recorded of it}, of the models that it has run."""
+    return {name: read_json(path) for name, path in MODELS.items() if path.exists()}
+
+
 def mean_and_range(values):
     """{"value": the mean, "low": the lowest, "high": the highest}."""
     return {"value": mean(values), "low": min(values), "high": max(values)}  # rounded once: never beyond either
+
+
+# ---- README.md
+
+
+def summary(found):
+    """The ladder in one small table: means over the seeds, for each recorded model."""
+    rows = []
+    for step, (model, decoding) in STEPS.items():
+        row = {"": step}
+        for name, recorded in found.items():
+            for column in ("schema valid", "exact call", "exact, by hand"):
+                split, metric = COLUMNS[column]
+                value = mean_and_range(recorded["splits"][split][model][decoding][metric])
+                row[f"{name}: {column}" if len(found) > 1 else column] = tables.rate(value, bounds=False)
+        rows.append(row)
+    return tables.table(rows, list(rows[0]))
+
+
+def minutes(found):
+    """How long the sequence took for each recorded model, as a sentence."""
+    said = []
+    for name, recorded in found.items():
+        wholes = [sum(seconds) / 60 for seconds in zip(*recorded["seconds"].values(), strict=True)]
+        said.append(f"{mean(wholes):.0f} minutes with the {name} model ({recorded['machine']})")
+    return f"The whole sequence took {' and '.join(said)}."
+
+
+# ---- docs/results.md
 
 
 def results(recorded):
@@ -96,41 +144,107 @@ def costs(recorded):
     return tables.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
 
 
-def _kept(benchmark):
-    """What a benchmark of learning has found when it was last run."""
-    return (ROOT / "bench" / f"{benchmark}.md").read_text(encoding="utf-8").strip()
+def each(part):
+    """That part for every recorded model, under the model's name where there are several."""
+    return lambda found: "\n\n".join(
+        f"**{name}**\n\n{part(recorded)}" if len(found) > 1 else part(recorded) for name, recorded in found.items()
+    )
 
 
-def draw(recorded):
-    """The ladder of the seeds' means; the bars go from the lowest to the highest seed."""
-    cells = {
-        model: {
-            decoding: {metric: mean_and_range(cell[metric]) for metric in tables.STEPS.values()}
-            for decoding, cell in decodings.items()
-        }
-        for model, decodings in recorded["splits"]["test"].items()
-    }
-    plots.save(plots.draw_ladder(cells, "lowest to highest seed"), PICTURE)
+def few_labels(_):
+    if not FEW_LABELS.exists():
+        command = "python bench/seeds.py --out outputs/few_labels -- --config configs/few_labels.json"
+        return f"Not recorded yet: `{command}` does it."
+    recorded = read_json(FEW_LABELS)
+    return f"{results(recorded)}\n\n{differences(recorded)}"
+
+
+def kept(benchmark):
+    """What a benchmark of learning found when it was last run."""
+    path = ROOT / "bench" / f"{benchmark}.md"
+    missing = f"Not recorded yet: `python bench/{benchmark}.py` does it."
+    return path.read_text(encoding="utf-8").strip() if path.exists() else missing
+
+
+# ---- the chapters
+
+
+def first_line(text, most=100):
+    line = (text.strip().splitlines() or ["(nothing)"])[0]
+    return line if len(line) <= most else f"{line[:most]} ..."
+
+
+def answers(found):
+    """What each model answers first to the requests of configs/requests.jsonl, left free and grounded (seed 0)."""
+    said = []
+    for name, recorded in found.items():
+        for request, texts in recorded.get("answers", {}).items():
+            lines = [f"{model:14} {first_line(text)}" for model, text in texts.items()]
+            said.append("\n".join([f"{request}   ({name})", *lines]))
+    if not said:
+        return "Not recorded yet: `python bench/seeds.py` does it."
+    return "```text\n" + "\n\n".join(said) + "\n```"
+
+
+def curves(name):
+    """The picture that a stage has drawn of itself, where bench/seeds.py has kept it."""
+    return lambda _: f"![{name}](../bench/{name}.png)" if (ROOT / "bench" / f"{name}.png").exists() else ""
+
+
+# ---- the picture
+
+
+def draw(found, shade):
+    """Exact calls after every step, a panel for each model, narrow enough for a phone."""
+    from matplotlib.figure import Figure
+
+    paper, ink = INKS[shade]
+    figure = Figure(figsize=(4.8, 0.6 + 2.9 * len(found)), layout="constrained", facecolor=paper)
+    panels = figure.subplots(len(found), 1, squeeze=False).flatten()
+    for axis, (name, recorded) in zip(panels, found.items(), strict=True):
+        for place, (model, decoding) in enumerate(STEPS.values()):
+            for split, height, shift in (("test", 0.44, -0.2), ("test_wild", 0.3, 0.2)):
+                seeds = mean_and_range(recorded["splits"][split][model][decoding]["exact_call"])
+                share = seeds["value"]
+                axis.barh(place + shift, share, height, color=plots.colour(model), alpha=1 if split == "test" else 0.5)
+                axis.text(share + 0.015, place + shift, f"{share:.0%}", va="center", color=ink, fontsize=8)
+        axis.set_yticks(range(len(STEPS)), STEPS, color=ink, fontsize=10)
+        axis.set(xlim=(0, 1.08), xticks=[])
+        axis.set_title(f"{name} model: exact calls", color=ink, fontsize=11, loc="left")
+        axis.invert_yaxis()
+        axis.set_facecolor(paper)
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0)
+    figure.supxlabel("full: held-out templates; pale: written by hand", color=ink, fontsize=9)
+    return figure
+
+
+# ---- the pages
 
 
 def filled(text):
-    """README.md's text with every made part made anew. Raises UserError for a part that nothing makes."""
-    recorded = read_json(RECORDED)
-    parts = {"results": results, "differences": differences, "failures": failures, "costs": costs,
-             "settings": lambda _: recipe.table(),
-             "teacher": lambda _: _kept("teacher"), "unseen_tools": lambda _: _kept("unseen_tools")}  # fmt: skip
+    """A page's text with every generated part made anew. Raises UserError for a part that nothing makes."""
+    parts = {
+        "summary": summary, "minutes": minutes, "answers": answers, "few_labels": few_labels,
+        "results": each(results), "differences": each(differences), "failures": each(failures), "costs": each(costs),
+        "settings": lambda _: recipe.table(),
+        **{name: lambda _, name=name: kept(name) for name in ("teacher", "unseen_tools", "own_tools")},
+        **{name: curves(name) for name in ("balance", "loss", "dpo", "ppo")},
+    }  # fmt: skip
+    found = recordings()
 
     def make(match):
         if match[1] not in parts:
-            raise UserError(f"README.md: nothing makes {match[1]!r}; there are {', '.join(parts)}.")
-        return f"<!-- {match[1]} -->\n{parts[match[1]](recorded)}\n<!-- /{match[1]} -->"
+            raise UserError(f"nothing makes {match[1]!r}; there are {', '.join(parts)}.")
+        return f"<!-- {match[1]} -->\n{parts[match[1]](found)}\n<!-- /{match[1]} -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", make, text, flags=re.DOTALL)
 
 
 def fill():
-    """Make the made parts of README.md and its picture anew."""
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
-    draw(read_json(RECORDED))
-    print(f"Filled: {path}. Drawn: {PICTURE}")
+    """Make the generated parts of all pages and the picture anew."""
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for shade, path in PICTURES.items():
+        plots.save(draw(recordings(), shade), path)
+    print(f"Filled: {', '.join(path.name for path in PAGES)}. Drawn: {', '.join(map(str, PICTURES.values()))}")

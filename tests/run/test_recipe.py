@@ -50,9 +50,9 @@ def test_every_number_has_bounds_and_a_unit():
     check(read_json(recipe.CONFIGS / "recipe.schema.json"))
 
 
-def test_the_readmes_table_of_settings_is_the_schemas():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
+def test_the_table_of_settings_is_the_schemas():
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
     assert shown == recipe.table(), "put the output of `python -m playground settings` there"
 
 

@@ -18,7 +18,7 @@ from playground.judge import scoring
 from playground.model import weights
 from playground.run import artifacts, locking
 from playground.run.files import read_jsonl, read_records, sha256
-from tests.conftest import README_BLOCKS, ROOT, SHARED, save_random_model
+from tests.conftest import PAGES, ROOT, SHARED, TO_WRITE, save_random_model
 from tests.scripts import STAGES, command, metrics, run, run_all, run_here
 
 
@@ -182,8 +182,8 @@ def test_the_trace_opens_in_a_browser(sequence):
     assert "CONSOLE" not in done.stderr
 
 
-def test_every_stage_writes_what_the_readme_says(sequence):
-    table = re.findall(r"^\| (0\d_\w+) \| ([^;|]*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+def test_every_stage_writes_what_the_docs_say(sequence):
+    table = re.findall(r"^\| (0\d_\w+) \| ([^;|]*)", PAGES["docs/settings.md"], re.MULTILINE)
     listed = {stage: {name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)} for stage, cell in table[-8:]}
     assert list(listed) == STAGES
     for stage, names in listed.items():
@@ -191,11 +191,11 @@ def test_every_stage_writes_what_the_readme_says(sequence):
         assert names == {name for name in found if stage != "08_evaluate" or not name.endswith(".png")}, stage
 
 
-def test_the_readmes_example_of_a_new_stage_runs(sequence, tmp_path):
+def test_the_example_of_a_new_stage_runs(sequence, tmp_path):
     for stage in ("03_finetune", "06_dpo", "07_ppo"):
         shutil.copytree(sequence[0] / stage, tmp_path / stage)
     script = tmp_path / "09_average.py"
-    script.write_text(README_BLOCKS["09_average.py"], encoding="utf-8")
+    script.write_text(TO_WRITE["09_average.py"], encoding="utf-8")
     command = [sys.executable, str(script), "--model", "embedded", "--output-dir", str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
