@@ -108,19 +108,11 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
         lr_scheduler_type="constant_with_warmup" if sft["average_from"] < 1 else "cosine",
         warmup_steps=sft["warmup_ratio"],  # below 1, a share of all steps
         weight_decay=sft["weight_decay"],
-        max_length=None,  # too long records have been left out, and counted
-        use_cpu=model.device.type == "cpu",
         bf16=False,  # but for the loss, above
-        activation_checkpointing=False,  # it saves memory that these models do not need, for a third of the time
         train_sampling_strategy="group_by_length" if sft["group_by_length"] else "random",
         remove_unused_columns=False,
-        save_strategy="epoch",
-        save_total_limit=1,
         logging_steps=1,  # a mean over several steps would start anew where a run is resumed
-        report_to="none",
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-        disable_tqdm=False,
+        **hardware.trainer_settings(model),
     )
     muon = (
         MuonAdamW(model, sft["learning_rate"], sft["weight_decay"], hardware.fast_dtype())

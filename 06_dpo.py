@@ -157,18 +157,10 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         loss_weights=[1.0, dpo["nll_weight"]],
         # The reference never changes, so it is asked once; but TRL keeps that where other processes do not find it.
         precompute_ref_log_probs=parallel.size() == 1,
-        max_length=None,
-        use_cpu=model.device.type == "cpu",
         bf16=hardware.has_bf16(),
-        activation_checkpointing=False,
-        save_strategy="epoch",
-        save_total_limit=1,
         logging_steps=LOG_EVERY,
-        report_to="none",
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
         pad_to_multiple_of=math.gcd(hardware.PADDED_TO, loading.longest(model) or 0),  # not beyond its positions
-        disable_tqdm=False,
+        **hardware.trainer_settings(model),
     )
     trainer = EncodedDPOTrainer(
         model=model,
@@ -257,9 +249,7 @@ def main():
         curves["exact calls on validation"] = [(row["step"], row["exact_call"]) for row in validations]
         plots.plot_curves(artifact / "dpo.png", curves, "step")
 
-    print(f"Exact calls on validation: {before['exact_call']:.1%} before, {validations[-1]['exact_call']:.1%} after, "
-          f"in {seconds:.0f} s.\n" + (f"Step {best['step']} is kept." if best is not before else
-                                  "DPO did not help here: the fine-tuned model is kept as it was."))  # fmt: skip
+    print(f"{training.sentence(before, validations[-1], seconds)} Step {best['step']} is kept (0 is the start).")
     print(f"Written: {artifact.final}. Next: {console.command('07_ppo.py')}")
 
 

@@ -2,16 +2,12 @@
 
     python 07_ppo.py
     python 07_ppo.py --set ppo.start=06_dpo      # go on from DPO's model instead of SFT's
-    accelerate launch --config_file configs/accelerate/gpus.yaml 07_ppo.py       # see docs/scaling.md
+    python 07_ppo.py --config configs/few_labels.json
 
-Nobody shows the model a right call here. It samples several answers to a request (the *policy* acts), each call is
-executed, and the reward is 1 where the outcome is the wanted one (stage 02 wrote it into rl.jsonl), less for a valid
-call to the right tool, less for JSON that ends, 0 otherwise. Tokens of answers that were paid better than expected
-become more probable, the others less, and no step may move a token's probability far (the clipped objective).
-
-Every few updates the policy answers the validation requests, greedily. The checkpoint with the best mean reward is
-kept, the start included. All that is random in an update comes from a seed of its own, so a run that is killed goes on
-from its last checkpoint to the same end.
+Nobody shows the model a right call here. It samples several answers to a request (it is the *policy*), every call is
+executed, and the reward is 1 where the outcome is the wanted one, less for a valid call to the right tool, less for
+JSON that ends, 0 otherwise. Tokens of answers that were paid better than expected become more probable, the others
+less. Every few updates the policy answers the validation requests; the one with the best mean reward is kept.
 
 Writes outputs/07_ppo/: the model, metrics.json, log.jsonl, ppo.png, manifest.json. Next: 08_evaluate.py
 """
@@ -21,7 +17,6 @@ import random
 import time
 from collections import Counter
 from contextlib import nullcontext
-from functools import partial
 from statistics import fmean as mean
 
 from playground.judge import scoring
@@ -33,8 +28,7 @@ from playground.run.files import later_files, read_requests
 
 STAGE = "07_ppo"
 GAMMA = 1.0  # answers are short: what is paid at their end is worth as much at their beginning
-MOST_AT_ONCE = 16, 4  # answers in one forward pass of a process; the second for large vocabularies
-PER_TOKEN = "log_probs", "returns", "advantages"  # of a rollout, (rows, T)
+UNPLOTTED = "update", "tokens"
 SHOWN = 3  # sampled requests in the table that a person watches
 
 
@@ -134,23 +128,6 @@ class Learner:
         log_probs, hidden = generation.evaluate_tokens(self.policy, batch)
         return log_probs, self.value_head(hidden).squeeze(2)
 
-    def batches(self, rollout, rows):
-        """Yield (rows, batch) over some rows of a rollout, answers of like length side by side.
-
-        A batch has `generation.collate`'s tensors and the rollout's, cut to its own T columns. Several processes take
-        a share of the rows each; one without any reads a row that does not count, so that all make the same steps.
-        """
-        prompts, completions = rollout["prompts"], rollout["completions"]
-        mine = sorted(parallel.share(rows), key=lambda row: len(prompts[row]) + len(completions[row]))
-        size = hardware.at_once(self.tokenizer, *MOST_AT_ONCE)
-        for first in range(0, max(len(mine), 1), size):
-            part = mine[first : first + size] or rows[:1]
-            token_ids = ([ids[row] for row in part] for ids in (prompts, completions))
-            batch = generation.collate(*token_ids, self.tokenizer.pad_token_id, self.policy.device)
-            length = batch["completion_ids"].shape[1]
-            batch["completion_mask"] *= bool(mine)
-            yield part, batch | {name: rollout[name][part, :length] for name in PER_TOKEN if name in rollout}
-
 
 def build_rollout(learner, answers, ppo):
     """(rollout, {name: what to watch}): what was said of each token of the answers before any step.
@@ -167,7 +144,7 @@ def build_rollout(learner, answers, ppo):
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
     log_probs, values, reference_log_probs = (torch.zeros_like(mask) for _ in range(3))
     with torch.no_grad():
-        for part, batch in learner.batches(rollout, rows):
+        for part, batch in generation.batches(rollout, rows, learner.policy, learner.tokenizer):
             counts, columns = batch["completion_mask"], (part, slice(batch["completion_ids"].shape[1]))
             log_probs[columns], values[columns] = (counts * told for told in learner.evaluate(batch))
             with nullcontext() if learner.reference else learner.policy.disable_adapter():
@@ -192,7 +169,7 @@ def build_rollout(learner, answers, ppo):
 def optimize(learner, rollout, ppo, rng):
     """A few epochs of shuffled minibatches on one rollout; returns the means of what `ppo_loss` watches.
 
-    Raises FloatingPointError for a loss or gradient that is not a number, before it reaches the weights.
+    Raises UserError for a loss or gradient that is not a number, before it reaches the weights.
     """
     import torch
 
@@ -204,14 +181,14 @@ def optimize(learner, rollout, ppo, rng):
             rows, seen = order[i::minibatches], Counter()
             tokens = sum(len(rollout["completions"][row]) for row in rows)
             learner.optimizer.zero_grad()
-            for _, batch in learner.batches(rollout, rows):  # gradients add up
+            for _, batch in generation.batches(rollout, rows, learner.policy, learner.tokenizer):  # gradients add up
                 loss, seen_of_part = ppo_loss(*learner.evaluate(batch), batch, ppo, tokens)
                 loss.backward()
                 seen.update(seen_of_part)
             parallel.total_gradients(learner.parameters)
             norm = torch.nn.utils.clip_grad_norm_(learner.parameters, ppo["max_grad_norm"])
             if not torch.isfinite(norm + seen["policy_loss"]):
-                raise FloatingPointError
+                raise UserError("the loss is not a number: lower ppo.learning_rate.")
             learner.optimizer.step()
             watched.append(parallel.total_of(seen))
     return {name: mean(seen[name] for seen in watched) for name in watched[0]}
@@ -245,15 +222,11 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
     bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
     while progress["update"] < ppo["updates"]:
         update, begin = progress["update"] + 1, time.time()
-        rng = random.Random(f"{settings['seed']} {update}")
+        rng = random.Random(f"{settings['seed']} {update}")  # a killed run goes on from a checkpoint to the same end
         for group in learner.optimizer.param_groups:  # up while Adam does not know yet how large gradients are
             group["lr"] = ppo["learning_rate"] * min(1, update / ppo["warmup_updates"])
-        try:
-            answers = sample(rng)
-            row = update_policy(learner, answers, settings, rng)
-        except FloatingPointError:
-            raise UserError(f"update {update}: the loss is not a number: lower ppo.learning_rate; the best model until "
-                            f"then is in {artifact / 'model'}.") from None  # fmt: skip
+        answers = sample(rng)
+        row = update_policy(learner, answers, settings, rng)
         row["tokens_per_second"] = row["tokens"] / (time.time() - begin)
         log.append({"update": update, **row})
         track(row, update)
@@ -286,26 +259,27 @@ def main():
     tokenizer, policy, base = loading.load_start(settings, ppo["start"], paths["tools.json"])
     learner = Learner(policy, tokenizer, settings)
     requests = generation.leave_out_long(requests, tokenizer, policy, settings)
-    asked = min(ppo["requests"], len(requests))
+    count = min(ppo["requests"], len(requests))
     grammar = decoding.grammars_of_calls(tools, tokenizer, ppo["decoding"])
-    generate = partial(generation.generate, learner.policy, tokenizer, settings=settings)
-    print(f"PPO on {ppo['start']}'s model: {ppo['updates']} updates, each on {ppo['samples']} answers to each of "
-          f"{asked} requests.")  # fmt: skip
+    print(
+        f"PPO on {ppo['start']}'s model: {ppo['updates']} updates on {ppo['samples']} answers to {count} requests each."
+    )
 
-    def paid(completions, records):
-        return [reward_of(*pair, tools, ppo["reward"]) for pair in zip(completions, records, strict=True)]
+    def answer(asked, **how):
+        """[(request, Completion, reward)] of the policy as it is."""
+        prompts = [request["prompt"] for request in asked]
+        completions = generation.generate(learner.policy, tokenizer, prompts, settings, **how)
+        pairs = list(zip(asked, completions, strict=True))
+        return [(request, done, reward_of(done, request, tools, ppo["reward"])) for request, done in pairs]
 
     def sample(rng):
-        records = [record for record in rng.sample(requests, asked) for _ in range(ppo["samples"])]
-        prompts = [record["prompt"] for record in records]
-        completions = generate(prompts, grammar=grammar, temperature=1.0, seed=rng.getrandbits(32))
-        return list(zip(records, completions, paid(completions, records), strict=True))
+        asked = [request for request in rng.sample(requests, count) for _ in range(ppo["samples"])]
+        return answer(asked, grammar=grammar, temperature=1.0, seed=rng.getrandbits(32))
 
     def validate():
-        completions = generate([record["prompt"] for record in validation])
-        rewards = paid(completions, validation)
-        return {"reward": mean(reward["mean"] for reward in rewards),
-                **scoring.summarize(scoring.judge(completions, validation, tools))}  # fmt: skip
+        _, completions, rewards = zip(*answer(validation), strict=True)
+        scores = scoring.summarize(scoring.judge(completions, validation, tools))
+        return {"reward": mean(reward["mean"] for reward in rewards), **scores}
 
     inputs = [*paths.values(), *later_files(settings["output_dir"]), start_manifest]
     with (
@@ -320,18 +294,17 @@ def main():
         before, best = validations[0], max(validations, key=lambda row: row["reward"])  # the first of equals
         tokens = sum(row["tokens"] for row in log)
         training.write(artifact, learner.policy, log, validations, best, progress["seconds"], tokens, {})
-        names = dict.fromkeys(name for row in log for name in row if name not in ("update", "tokens"))
-        curves = {name: [(row["update"], row[name]) for row in log if name in row] for name in names}
+        curves = {name: [(row["update"], row[name]) for row in log if name in row]
+                  for name in dict.fromkeys(name for row in log for name in row) if name not in UNPLOTTED}  # fmt: skip
         curves["reward on validation"] = [(row["update"], row["reward"]) for row in validations]
         plots.plot_curves(artifact / "ppo.png", curves, "update")
 
-    after = validations[-1]
     if not any(row["compared"] for row in log):
-        print("In no update one answer to a request was paid better than another: there was nothing to learn.")
-    print(f"On validation: reward {before['reward']:.3f} before, {after['reward']:.3f} after; exact calls "
-          f"{before['exact_call']:.1%} and {after['exact_call']:.1%}.\nTook {progress['seconds']:.0f} s. "
-          + (f"Update {best['update']} is kept, with {best['reward']:.3f}." if best is not before else
-             f"PPO did not help here: the model of {ppo['start']} is kept as it was."))  # fmt: skip
+        print("In no update was one answer to a request paid better than another: there was nothing to learn.")
+    print(training.sentence(before, validations[-1], progress["seconds"]))
+    print(
+        f"Update {best['update']} is kept: its mean reward is {best['reward']:.3f}, the start's {before['reward']:.3f}."
+    )
     print(f"Written: {artifact.final}. Next: {console.command('08_evaluate.py')}")
 
 

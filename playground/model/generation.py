@@ -10,6 +10,7 @@ from playground.run.errors import UserError
 
 # Finished rows leave the batch when no more than this share of it is still open: leaving copies the cache.
 KEEP_FINISHED = 0.75
+MOST_AT_ONCE = 16, 4  # answers that training reads in one forward pass; the second for large vocabularies
 
 
 @dataclass
@@ -266,6 +267,25 @@ def collate(prompts, completions, pad_token_id, device):
         "completion_ids": ids[:, width:],
         "completion_mask": mask[:, width:].float(),
     }
+
+
+def batches(answers, rows, model, tokenizer):
+    """Yield (rows, batch) over some rows of answers, as many at a time as fit, of like length together.
+
+    answers: {"prompts", "completions": lists of token ids}, and tensors (rows, T) under other names; a batch has what
+    `collate` makes of the former and the latter cut to its own T. Several processes take a share of the rows each; one
+    that has none reads a row that does not count, its mask being 0, so that all of them make the same steps.
+    """
+    ids = answers["prompts"], answers["completions"]
+    tensors = {name: tensor for name, tensor in answers.items() if name not in ("prompts", "completions")}
+    mine = sorted(parallel.share(rows), key=lambda row: sum(len(each[row]) for each in ids))
+    at_once = hardware.at_once(tokenizer, *MOST_AT_ONCE)
+    for first in range(0, max(len(mine), 1), at_once):
+        part = list(mine[first : first + at_once] or rows[:1])
+        batch = collate(*([each[row] for row in part] for each in ids), tokenizer.pad_token_id, model.device)
+        batch["completion_mask"] *= bool(mine)
+        length = batch["completion_ids"].shape[1]
+        yield part, batch | {name: tensor[part, :length] for name, tensor in tensors.items()}
 
 
 def evaluate_tokens(model, batch):

@@ -164,7 +164,7 @@ def test_the_reward_is_paid_with_the_last_token_and_every_token_pays_for_its_div
 def test_padding_and_prompt_tokens_are_in_no_loss(learned, tokenizer):
     ppo = settings()["ppo"]
     rollout, _ = stage.build_rollout(learned, answers_of(TEXTS, tokenizer), ppo)
-    ((_, batch),) = learned.batches(rollout, range(3))
+    ((_, batch),) = generation.batches(rollout, range(3), learned.policy, learned.tokenizer)
     assert batch["completion_mask"].sum() == sum(map(len, rollout["completions"]))
     loss, _ = stage.ppo_loss(*learned.evaluate(batch), batch, ppo)
     padding = batch["completion_mask"] == 0
@@ -180,7 +180,7 @@ def test_the_first_gradient_without_clipping_is_that_of_reinforce(learned, token
     ppo = settings(clip_coef=float("inf"), value_coef=0.0, epochs=1, minibatch_size=3)["ppo"]
     answers = answers_of(TEXTS, tokenizer)
     rollout, _ = stage.build_rollout(learned, answers, ppo)
-    ((_, batch),) = learned.batches(rollout, range(3))
+    ((_, batch),) = generation.batches(rollout, range(3), learned.policy, learned.tokenizer)
     stage.ppo_loss(*learned.evaluate(batch), batch, ppo)[0].backward()
     found = {name: p.grad.clone() for name, p in learned.policy.named_parameters()}
     learned.policy.zero_grad()
@@ -212,7 +212,7 @@ def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenize
     steps, passes, loss = [], [], stage.ppo_loss
     monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
     for usual, large_from in ((3, 2**15), (2, 2**15), (3, 100)):  # in one part, in two, and in three of one answer
-        monkeypatch.setattr(stage, "MOST_AT_ONCE", (usual, 1))
+        monkeypatch.setattr(generation, "MOST_AT_ONCE", (usual, 1))
         monkeypatch.setattr(hardware, "LARGE", large_from)
         passes.clear()
         watched = stage.optimize(learned, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))
@@ -347,7 +347,7 @@ def test_an_update_whose_rewards_are_all_the_same_changes_nothing(tmp_path):
 
 def test_a_loss_that_is_not_a_number_stops_before_it_reaches_the_weights(tmp_path):
     paid = iter([float("nan")] * 10_000)  # no two of which are equal
-    with pytest.raises(UserError, match=r"update 1: the loss is not a number"):
+    with pytest.raises(UserError, match="the loss is not a number"):
         train_toy(tmp_path, reward=lambda *_: next(paid) * random.random(), updates=2)
     kept = loading.load_model(tmp_path / "partial" / "model", recipe.load())
     assert all(parameter.isfinite().all() for parameter in kept.parameters())
