@@ -33,8 +33,6 @@ def plan(sft):
         "decoding": (["--sft", sft, "--tokenizer", TOKENIZER], [sft, TOKENIZER]),
         "generation": (["--sft", sft], [sft]),
         "training": needs_tokenizer,
-        "dpo": ([], []),
-        "ppo": ([], []),
         "data": (["--toolbench", ROOT.parent / "shared" / "toolbench"], [ROOT.parent / "shared" / "toolbench"]),
     }
 
