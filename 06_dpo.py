@@ -249,7 +249,7 @@ def main():
         curves["exact calls on validation"] = [(row["step"], row["exact_call"]) for row in validations]
         plots.plot_curves(artifact / "dpo.png", curves, "step")
 
-    print(f"{training.sentence(before, validations[-1], seconds)} Step {best['step']} is kept (0 is the start).")
+    print(f"{training.sentence(before, validations[-1], seconds)} Step {best['step']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('07_ppo.py')}")
 
 

@@ -2,7 +2,6 @@
 
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
     python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2
-    python bench/seeds.py --out outputs/few_labels -- --config configs/few_labels.json
     python -m playground readme
 
 Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), and writes

@@ -20,9 +20,9 @@ from playground.run.files import read_json
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+KEPT = "rewards", "ablation", "teacher", "unseen_tools", "own_tools"  # benchmarks of learning, bench/NAME.md
 RECORDED = ROOT / "bench" / "seeds.json"
 MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
-FEW_LABELS = ROOT / "bench" / "seeds-few_labels.json"
 PICTURES = {"light": ROOT / "bench" / "ladder.png", "dark": ROOT / "bench" / "ladder-dark.png"}
 INKS = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}  # GitHub's paper and text
 COLUMNS = {
@@ -151,18 +151,11 @@ def each(part):
     )
 
 
-def few_labels(_):
-    if not FEW_LABELS.exists():
-        command = "python bench/seeds.py --out outputs/few_labels -- --config configs/few_labels.json"
-        return f"Not recorded yet: `{command}` does it."
-    recorded = read_json(FEW_LABELS)
-    return f"{results(recorded)}\n\n{differences(recorded)}"
-
-
 def kept(benchmark):
     """What a benchmark of learning found when it was last run."""
     path = ROOT / "bench" / f"{benchmark}.md"
-    missing = f"Not recorded yet: `python bench/{benchmark}.py` does it."
+    command = {"ablation": "rewards.py --ablation"}.get(benchmark, f"{benchmark}.py")
+    missing = f"Not recorded yet: `python bench/{command}` does it."
     return path.read_text(encoding="utf-8").strip() if path.exists() else missing
 
 
@@ -225,10 +218,10 @@ def draw(found, shade):
 def filled(text):
     """A page's text with every generated part made anew. Raises UserError for a part that nothing makes."""
     parts = {
-        "summary": summary, "minutes": minutes, "answers": answers, "few_labels": few_labels,
+        "summary": summary, "minutes": minutes, "answers": answers,
         "results": each(results), "differences": each(differences), "failures": each(failures), "costs": each(costs),
         "settings": lambda _: recipe.table(),
-        **{name: lambda _, name=name: kept(name) for name in ("teacher", "unseen_tools", "own_tools")},
+        **{name: lambda _, name=name: kept(name) for name in KEPT},
         **{name: curves(name) for name in ("balance", "loss", "dpo", "ppo")},
     }  # fmt: skip
     found = recordings()

@@ -1,0 +1,161 @@
+"""When does learning from a reward help, and which part of stage 07 does what?
+
+    python bench/rewards.py --out outputs/rewards
+    python bench/rewards.py --out outputs/rewards --ablation
+
+All by configs/few_labels.json: SFT on 100 records, and 3,000 other requests of which only the outcome is known. The
+first command compares DPO and PPO on those with SFT alone, with SFT on the same 100 records for as many steps as the
+last row takes, and with SFT on the right calls of all those requests, which is what labels would buy. The second one
+leaves out or changes one thing of PPO's at a time. Each row: exact calls, greedy and free, on the test and by hand; and
+of eight samples to every second test request how many have the right outcome (pass@1), and for how many requests at
+least one has (pass@8). In brackets: the difference from the first row, and its paired 95% interval over the requests.
+Kept as Markdown in bench/rewards.md and bench/ablation.md; what is there is not run again.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools as toolbox
+from playground.data import sources
+from playground.judge import scoring, statistics
+from playground.model import generation, loading
+from playground.run import recipe
+from playground.run.files import read_json, read_jsonl, read_records, write_json, write_jsonl
+
+ROOT = Path(__file__).parents[1]
+CONFIG, DATA, SFT = "configs/few_labels.json", "02_create_dataset", "03_finetune"
+EPOCHS = 4  # over all the right calls
+SAMPLES, RESAMPLES = 8, 10_000
+ABLATION = {
+    "no KL penalty": {"kl_coef": 0},
+    "no value head": {"value_coef": 0},  # it says 0 to everything for ever: returns less the mean (RLOO)
+    "4 samples to twice the requests": {"samples": 4, "requests": 64},
+    "16 samples to half the requests": {"samples": 16, "requests": 16},
+    "samples under the schemas": {"decoding": "constrained"},
+    "samples grounded": {"decoding": "grounded"},
+    "paid for the outcome alone": {"reward.tool": 0, "reward.format": 0},
+}
+
+
+def run(stage, output_dir, seed, settings=()):
+    """A stage's artifact in `output_dir`, made once."""
+    if not (output_dir / stage).exists():
+        flags = ["--config", CONFIG, "--model", "embedded", "--output-dir", str(output_dir), "--seed", str(seed)]
+        more = [flag for key, value in settings for flag in ("--set", f"{key}={json.dumps(value)}")]
+        subprocess.run([sys.executable, f"{stage}.py", *flags, *more], cwd=ROOT, check=True)
+
+
+def beside(start, output_dir, *stages):
+    """A folder with copies of the stages that another one starts from."""
+    for stage in stages:
+        if not (output_dir / stage).exists():
+            shutil.copytree(start / stage, output_dir / stage)
+    return output_dir
+
+
+def labelled(start, seed):
+    """The requests of rl.jsonl as records, with the calls that stage 02 does not write there."""
+    settings = recipe.load(ROOT / CONFIG, [("seed", seed), ("output_dir", str(start))])
+    prompts = [row["prompt"] for row in read_jsonl(start / DATA / "rl.jsonl")]
+    more = {**settings["dataset"], "feedback": 2 * len(prompts), "unlabelled": 0}
+    by_prompt = {row["prompt"]: row for row in sources.build({**settings, "dataset": more}).feedback}
+    return [by_prompt[prompt] for prompt in prompts]
+
+
+def fine_tuned(start, output_dir, seed, records, epochs):
+    beside(start, output_dir, DATA)
+    write_jsonl(output_dir / DATA / "train.jsonl", records)
+    run(SFT, output_dir, seed, [("sft.epochs", epochs)])
+
+
+def measured(output_dir, stage):
+    """{column: a figure for each request} of a stage's model; made once."""
+    kept = output_dir / "measured.json"
+    found = read_json(kept) if kept.exists() else {}
+    if stage not in found:
+        settings = recipe.load(None, [("output_dir", str(output_dir))])
+        tools = toolbox.load_tools(output_dir / DATA / "tools.json")
+        tokenizer, model, _ = loading.load_checkpoint(settings, stage)
+        found[stage] = {}
+        for split, name in (("test", "test"), ("test_wild", "by hand")):
+            records = read_records(output_dir / DATA / f"{split}.jsonl")
+            answers = generation.generate(model, tokenizer, [row["prompt"] for row in records], settings)
+            found[stage][name] = [score["exact_call"] for score in scoring.judge(answers, records, tools)]
+        asked = read_records(output_dir / DATA / "test.jsonl")[::2]
+        prompts = [row["prompt"] for row in asked for _ in range(SAMPLES)]
+        answers = generation.generate(model, tokenizer, prompts, settings, temperature=1.0)
+        rungs = [scoring.judge_outcome(done.text, done.ended, asked[i // SAMPLES], tools)["outcome"]
+                 for i, done in enumerate(answers)]  # fmt: skip
+        right = [int(sum(rungs[i : i + SAMPLES])) for i in range(0, len(rungs), SAMPLES)]
+        for k in (1, SAMPLES):
+            found[stage][f"pass@{k}"] = [statistics.pass_at_k(count, SAMPLES, k) for count in right]
+        write_json(kept, found)
+    return found[stage]
+
+
+def table(rows):
+    """Markdown of {name: what `measured` says}: the means, and how far they are from the first row's."""
+    first = next(iter(rows.values()))
+    lines = ["| | " + " | ".join(first) + " |", "|---" * (len(first) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [f"{sum(figures) / len(figures):.1%}" for figures in row.values()]
+        if row is not first:
+            changes = [statistics.paired_difference(first[key], row[key], RESAMPLES) for key in first]
+            cells = [f"{cell} ({100 * change['value']:+.1f}: {100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
+                     for cell, change in zip(cells, changes, strict=True)]  # fmt: skip
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def compared(start, seed, out):
+    few, calls = read_jsonl(start / DATA / "train.jsonl"), labelled(start, seed)
+    everything = [*few, *calls]
+    random.Random(seed).shuffle(everything)
+    longer = EPOCHS * len(everything) / len(few)  # as many steps
+    for stage in ("06_dpo", "07_ppo"):
+        run(stage, start, seed)
+    fine_tuned(start, out / "longer", seed, few, longer)
+    fine_tuned(start, out / "labels", seed, everything, EPOCHS)
+    return {
+        "SFT on 100 records": measured(start, SFT),
+        f"the same for {longer:.0f} epochs": measured(out / "longer", SFT),
+        f"DPO on the outcomes of {len(calls)} requests": measured(start, "06_dpo"),
+        f"PPO on the outcomes of {len(calls)} requests": measured(start, "07_ppo"),
+        f"SFT on the right calls of all {len(everything)}": measured(out / "labels", SFT),
+    }
+
+
+def ablated(start, seed, out):
+    run("07_ppo", start, seed)
+    rows = {"PPO": measured(start, "07_ppo")}
+    for name, changed in ABLATION.items():
+        folder = beside(start, out / name.replace(" ", "_"), DATA, SFT)
+        run("07_ppo", folder, seed, [(f"ppo.{key}", value) for key, value in changed.items()])
+        rows[name] = measured(folder, "07_ppo")
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("outputs/rewards"))
+    parser.add_argument("--ablation", action="store_true", help="change one thing of PPO's at a time")
+    options = parser.parse_args()
+    out = options.out.resolve() / f"seed-{options.seed}"
+    start = out / "few"
+    for stage in (DATA, SFT):
+        run(stage, start, options.seed)
+    made = table((ablated if options.ablation else compared)(start, options.seed, out))
+    print(made)
+    kept = Path(__file__).with_name("ablation.md" if options.ablation else "rewards.md")
+    kept.write_text(f"{made}\n\nSeed {options.seed}.\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
