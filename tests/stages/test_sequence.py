@@ -236,7 +236,7 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
     dates = (edited / "06_dpo" / "log.jsonl").stat()
     (edited / "06_dpo" / "log.jsonl").write_text("")
     os.utime(edited / "06_dpo" / "log.jsonl", ns=(dates.st_atime_ns, dates.st_mtime_ns))
-    assert would_run(output_dir=edited) == ["06_dpo", "07_ppo", "08_evaluate"]
+    assert would_run(output_dir=edited) == ["06_dpo", "08_evaluate"]
 
 
 def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence, tmp_path):
