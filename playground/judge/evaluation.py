@@ -136,10 +136,11 @@ def differences(scores, samples):
     """[{"from", "to", metric: interval}]: what each step of the story changed, on the same requests.
 
     scores: {model: {decoding: [score, ...]}} of one split, in the story's order. A step is the next model under
-    the same decoding, or the same model under the next decoding.
+    the same decoding, or the same model under the next decoding. DPO and PPO are two ways to go on from SFT.
     """
     names, steps = list(scores), []
     for before, after in itertools.pairwise(names):
+        before = "sft" if after in ("dpo", "ppo") and "sft" in names else before
         steps += [((before, decoding), (after, decoding)) for decoding in scores[before]]
     steps += [((name, one), (name, next_one)) for name in names for one, next_one in itertools.pairwise(scores[name])]
     rows = []

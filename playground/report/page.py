@@ -188,7 +188,7 @@ def _curves(output_dir):
             "loss": _points(dpo, "step", "loss"),
             "margin of chosen over rejected": _points(dpo, "step", "rewards/margins"),
         }),
-        "07_ppo": ("update", {name: _points(ppo, "update", name) for name in ("reward/mean", "kl", "entropy")}),
+        "07_ppo": ("update", {name: _points(ppo, "update", name) for name in ("reward/mean", "reward/outcome", "kl")}),
     }  # fmt: skip
     parts = []
     for stage, (x_label, curves) in drawn.items():
