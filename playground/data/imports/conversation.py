@@ -88,8 +88,8 @@ class ToolSet:
 def _check_schema(name, parameters):
     if not isinstance(parameters, dict) or parameters.get("type") != "object":
         raise BadRow(f"tool {name!r}: parameters are not the schema of an object")
-    if not strict_json.is_text([name, parameters]):
-        raise BadRow("a tool has a lone surrogate in it, which is no text")
+    if not strict_json.is_text(parameters):
+        raise BadRow("the parameters of a tool have a lone surrogate in them, which is no text")
     try:
         schemas.check(parameters)
     except ValueError as error:

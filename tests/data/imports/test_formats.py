@@ -327,7 +327,7 @@ def test_a_bad_conversation_is_refused_with_its_reason(messages, reason):
         ({"name": "a", "parameters": {"type": "string"}}, "not the schema of an object"),
         ({"name": "a", "parameters": {"type": "object", "properties": 3}}, "not a JSON Schema"),
         ({"name": "a", "parameters": {"type": "object", "$ref": "http://127.0.0.1/x"}}, "leads nowhere"),
-        ({"name": "a\ud800", "parameters": {"type": "object"}}, "surrogate"),
+        ({"name": "a", "parameters": {"type": "object", "title": "\ud800"}}, "surrogate"),
     ],
 )
 def test_a_bad_tool_is_refused_with_its_reason(tool, reason):
