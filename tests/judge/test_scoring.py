@@ -262,3 +262,59 @@ def test_confusion_precision_and_recall():
     rates = statistics.precision_recall(matrix)
     assert rates["send_email"] == {"precision": 1.0, "recall": 0.5, "n": 2}
     assert rates["calculator"] == {"precision": 0.5, "recall": 0.5, "n": 2}
+
+
+# ---- outcomes
+
+
+def outcome(text, record, ended=True, tools=TOOLS):
+    return scoring.judge_outcome(text, ended, record, tools)
+
+
+def test_an_outcome_is_what_executing_brings_about_however_it_was_written():
+    call = {"tool": "calculator", "args": {"expression": "17 * 23"}}
+    wanted = toolbox.outcome_of(call, TOOLS)
+    assert wanted == {"tool": "calculator", "result": {"value": 391}}
+    request = {"prompt": "what is 17 times 23?", "outcome": wanted}
+    assert outcome('{"tool": "calculator", "args": {"expression": "23*17"}}', request)["outcome"] == 1
+    found = outcome('{"tool": "calculator", "args": {"expression": "17 + 23"}}', request)
+    assert found == {"format": 1, "tool": 1, "outcome": 0}
+    assert outcome('{"tool": "search_web", "args": {"query": "17 * 23"}}', request) == {
+        "format": 1, "tool": 0, "outcome": 0,
+    }  # fmt: skip
+
+
+def test_a_call_that_cannot_be_executed_is_its_own_outcome():
+    own = {
+        "name": "lamp",
+        "description": "",
+        "parameters": {"type": "object", "properties": {"on": {"type": "boolean"}}},
+    }
+    tools, call = TOOLS | {"lamp": own}, {"tool": "lamp", "args": {"on": True}}
+    assert toolbox.outcome_of(call, tools) == call
+    request = {"prompt": "light!", "outcome": call}
+    assert outcome(toolbox.to_json(call), request, tools=tools)["outcome"] == 1
+    assert outcome('{"tool": "lamp", "args": {"on": false}}', request, tools=tools)["outcome"] == 0
+
+
+def test_an_answer_to_a_result_may_say_it_in_other_words_but_all_of_it_and_no_more():
+    made = {"tool": "get_weather", "args": {"city": "Oslo"}}
+    prompt = toolbox.with_results("Weather in Oslo?", [(made, {"temperature_c": 18, "sky": "cloudy"})])
+    said = {"tool": "respond", "args": {"message": "It is 18 °C and cloudy in Oslo."}}
+    request = {"prompt": prompt, "outcome": toolbox.outcome_of(said, TOOLS)}
+    for message, right in [
+        ("It is 18 °C and cloudy in Oslo.", 1),
+        ("In Oslo it is cloudy, at 18 °C.", 1),
+        ("It is 18 °C.", 0),
+        ("It is 19 °C and cloudy in Oslo.", 0),
+        ("It is 18 °C and cloudy in Oslo and in Rome.", 0),
+    ]:
+        text = toolbox.to_json({"tool": "respond", "args": {"message": message}})
+        assert outcome(text, request)["outcome"] == right, message
+
+
+def test_what_does_not_end_or_is_no_object_reaches_nothing():
+    request = {"prompt": "Oslo?", "completion": '{"tool": "get_weather", "args": {"city": "Oslo"}}'}
+    assert not any(outcome(request["completion"], request, ended=False).values())
+    for text in ("", "Sunny.", request["completion"] * 2, '{"tool": "get_weather"'):
+        assert not any(outcome(text, request).values()), text
