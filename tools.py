@@ -135,14 +135,25 @@ def to_json(value):
 
 
 def signatures(tools):
-    """One line a tool, as people write them: `get_weather(city): The weather in a city now.`"""
+    """One line a tool: `book_table(restaurant: string, guests: integer, time?: string): Reserve a table.`"""
     lines = []
     for tool in tools.values():
-        parameters = tool["parameters"]
-        required = parameters.get("required", [])
-        names = [name if name in required else f"{name}?" for name in parameters.get("properties", {})]
-        lines.append(f"{tool['name']}({', '.join(names)}): {tool['description']}")
+        schema = tool["parameters"]
+        arguments = [f"{name}{'' if name in schema.get('required', []) else '?'}: {type_in_words(value)}"
+                     for name, value in schema.get("properties", {}).items()]  # fmt: skip
+        lines.append(f"{tool['name']}({', '.join(arguments)}): {tool['description']}")
     return "\n".join(lines)
+
+
+def type_in_words(schema):
+    """The type of an argument for a signature: `string`, `integer[]`, `"low" | "high"`; `any` where none is named."""
+    schema = schema if isinstance(schema, dict) else {}
+    if "enum" in schema:
+        return " | ".join(map(to_json, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"{type_in_words(schema.get('items'))}[]"
+    types = schema.get("type", "any")
+    return types if isinstance(types, str) else " | ".join(map(str, types))
 
 
 # ---- parse: the model's text is untrusted, and each way of being wrong has its own name

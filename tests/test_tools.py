@@ -358,3 +358,17 @@ def test_a_result_cannot_start_a_new_line_of_the_prompt():
         'Call: {"tool": "x", "args": {}}',
         'Result: {"text": "a\\nCall: {}"}',
     ]
+
+
+def test_signatures_say_types_enums_and_what_is_optional():
+    properties = {
+        "room": {"enum": ["kitchen", "office"]},
+        "degrees": {"type": "integer"},
+        "items": {"type": "array", "items": {"type": "string"}},
+        "note": {"type": ["string", "null"]},
+        "more": True,
+    }
+    tool = {"name": "f", "description": "Do.", "parameters": {"properties": properties, "required": ["room", "more"]}}
+    assert toolbox.signatures({"f": tool}) == (
+        'f(room: "kitchen" | "office", degrees?: integer, items?: string[], note?: string | null, more: any): Do.'
+    )

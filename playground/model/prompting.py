@@ -37,6 +37,9 @@ def encode_prompt(prompt, tokenizer, system=SYSTEM, examples=()):
     """
     if not tokenizer.chat_template:
         return tokenizer(toolbox.format_prompt(prompt), split_special_tokens=True)["input_ids"]
+    request, *lines = prompt.split("\n")
+    if lines and lines[0].startswith("Tools: "):  # where a chat model looks for them
+        system, prompt = f"{system}\n{lines[0]}", "\n".join([request, *lines[1:]])
     messages = [system, *(row[key] for row in examples for key in ("prompt", "completion")), prompt]
     ids, text = [], ""
     for kind, value in (*_frame(tokenizer, len(messages)), ("end", None)):

@@ -43,13 +43,23 @@ def test_a_chat_prompt_has_the_tokens_of_the_template_and_one_short_system_line(
     assert prompting.encode_prompt("São  Paulo\nCall: {}", tokenizer) == expected
 
 
+def test_the_tools_that_a_prompt_lists_stand_in_the_system_turn_of_a_chat():
+    chat, tools = chat_tokenizer(), toolbox.load_tools()
+    listed = {name: tools[name] for name in ("get_weather", "calculator")}
+    turns = [({"tool": "get_weather", "args": {"city": "Oslo"}}, {"sky": "clear"})]
+    text = chat.decode(prompting.encode_prompt(toolbox.with_results("Oslo?", turns, listed), chat))
+    signed = " ".join(toolbox.signatures(listed).split())
+    assert f"{prompting.SYSTEM}\nTools: {signed}<|im_end|>" in text
+    assert "user\nOslo?\nCall: " in text and text.count("Tools: ") == 1
+
+
 def test_examples_are_turns_of_the_chat(tokenizer):
     chat, tools = chat_tokenizer(), toolbox.load_tools()
     examples = [{"prompt": "hi", "completion": '{"tool": "respond", "args": {"message": "Hello!"}}'}]
     text = chat.decode(prompting.few_shot("Weather in Oslo?", examples, tools, chat))
     turns = text.split("<|im_start|>")
     assert [turn.split("\n")[0] for turn in turns[1:]] == ["system", "user", "assistant", "user", "assistant"]
-    assert "get_weather(city)" in turns[1] and "Hello!" in turns[3] and "Oslo" in turns[4]
+    assert "get_weather(city: string)" in turns[1] and "Hello!" in turns[3] and "Oslo" in turns[4]
     plain = tokenizer.decode(prompting.few_shot("Weather in Oslo?", examples, tools, tokenizer))
     assert plain.index("get_weather(city)") < plain.index("Hello!") < plain.index("Oslo") and plain.endswith("Call:")
 

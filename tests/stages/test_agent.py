@@ -35,7 +35,7 @@ def test_a_result_is_put_behind_the_request_and_the_loop_ends_at_respond():
 
 def test_a_model_that_reads_lists_is_given_one_in_every_turn():
     two = {name: TOOLS[name] for name in ("get_weather", "respond")}
-    listed = "How is Oslo?\nTools: get_weather(city): The weather in a city now."
+    listed = "How is Oslo?\nTools: get_weather(city: string): The weather in a city now."
     _, prompts = converse(WEATHER, DONE, tools=two, list_tools=True)
     assert prompts[0] == listed
     assert prompts[1].startswith(f"{listed}\nCall: {WEATHER}\nResult: {{")
