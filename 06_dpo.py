@@ -197,7 +197,7 @@ def main():
     sft = recipe.sft_settings(settings, base["kind"])
     fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, settings=settings)
 
-    told = {"tokenizer": tokenizer, "records": validation, "tools": tools, "settings": settings}
+    validate = partial(evaluation.validate, tokenizer=tokenizer, records=validation, tools=tools, settings=settings)
     inputs = [*paths.values(), *later_files(settings["output_dir"]), *given_files, sft_manifest]
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
@@ -218,14 +218,14 @@ def main():
 
         validations = artifact.resumed("validations.json", [])
         if not validations:
-            validations.append({"step": 0, **evaluation.validate(model, **told)})
+            validations.append({"step": 0, **validate(model)})
             weights.save_whole(model, tokenizer, artifact / "model")
             write_json(artifact / "validations.json", validations)
 
         def after_epoch(step, model):
             validations[:] = [row for row in validations if row["step"] < step]  # killed before the next checkpoint
             with weights.interpolated(start, model, dpo["merge"]):
-                validations.append({"step": step, **evaluation.validate(model, **told)})
+                validations.append({"step": step, **validate(model)})
                 if quality(validations[-1]) > max(map(quality, validations[:-1])):
                     weights.save_whole(model, tokenizer, artifact / "model")
             track({"validation": validations[-1]}, step)

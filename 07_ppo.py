@@ -146,10 +146,10 @@ def build_rollout(learner, answers, ppo):
     with torch.no_grad():
         for part, batch in generation.batches(rollout, rows, learner.policy, learner.tokenizer):
             counts, columns = batch["completion_mask"], (part, slice(batch["completion_ids"].shape[1]))
-            log_probs[columns], values[columns] = (counts * told for told in learner.evaluate(batch))
+            log_probs[columns], values[columns] = (counts * tensor for tensor in learner.evaluate(batch))
             with nullcontext() if learner.reference else learner.policy.disable_adapter():
-                told, _ = generation.evaluate_tokens(learner.reference or learner.policy, batch)
-            reference_log_probs[columns] = counts * told
+                by_reference, _ = generation.evaluate_tokens(learner.reference or learner.policy, batch)
+            reference_log_probs[columns] = counts * by_reference
     log_probs, values, reference_log_probs = map(parallel.total, (log_probs, values, reference_log_probs))
     # The last token is paid the reward, and every token pays for how far it is from the reference: its share of the
     # KL divergence (arXiv:1909.08593, eq. 2).
