@@ -222,7 +222,7 @@ def test_what_is_said_of_the_results_is_so():
         more = value(cells["constrained"], "exact_call") - value(cells["free"], "exact_call")
         assert abs(more) < (0.08 if model == "base" else 0.02)  # "nearly never right", "hardly one more is exact"
     assert value(test["sft"]["constrained"], "tool_accuracy") > value(test["sft"]["free"], "tool_accuracy")
-    assert 0.78 < value(test["sft"]["free"], "exact_call") < 0.82  # "one call in five is wrong"
+    assert 0.8 < value(test["sft"]["free"], "exact_call") < 0.88  # "one call in five or six is wrong"
     for run in test["sft"]["free"]["failures"]:
         assert max(run, key=run.get) == "wrong value"
     for steps in recorded["differences"].values():  # "makes some of the wrong ones right"
