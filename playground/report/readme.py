@@ -100,7 +100,8 @@ def results(recorded):
                 found = mean_and_range(recorded["splits"][split][model][decoding][metric])
                 row[column] = tables.rate(found, bounds=found["low"] < found["high"])
             rows.append(row)
-    return tables.table(rows, ["", *COLUMNS])
+    seeds = ", ".join(map(str, recorded["seeds"]))
+    return f"{tables.table(rows, ['', *COLUMNS])}\n\nSeeds: {seeds}."
 
 
 def differences(recorded):
