@@ -13,7 +13,7 @@ The test's phrasings *and* entities never occur in training, and a second one, t
 that had only memorized would fail both. A leak check stops the stage where anything is shared.
 
 Writes outputs/02_create_dataset/: train.jsonl, val.jsonl, test.jsonl, test_wild.jsonl; for the stages after SFT
-feedback.jsonl, records that SFT does not see, rl.jsonl, requests without calls, and pairs.jsonl where the source has
+feedback.jsonl, records that SFT does not see, rl.jsonl, requests with outcomes, and pairs.jsonl where the source has
 chosen and rejected answers; tools.json, README.md, balance.png, metrics.json; train.openai.jsonl with --export openai.
 The key of an endpoint is OPENAI_API_KEY; what a teacher said is kept in 02_create_dataset.asked.jsonl beside it.
 Next: 03_finetune.py
@@ -177,7 +177,7 @@ def main():
     if dataset.feedback or dataset.unlabelled:
         print(
             f"For stages 06 and 07: {len(dataset.feedback)} more records in feedback.jsonl, "
-            f"{len(dataset.unlabelled)} requests without calls in rl.jsonl."
+            f"{len(dataset.unlabelled)} requests with outcomes in rl.jsonl."
         )
     print("Leak check, training against the others:")
     for split, figures in leaks.items():

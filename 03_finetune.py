@@ -30,7 +30,7 @@ IGNORE = -100  # the label that cross-entropy skips
 def add_flags(parser):
     parser.add_argument("--epochs", dest="sft.epochs", type=float, help="passes over the training records")
     parser.add_argument("--learning-rate", dest="sft.learning_rate", type=float, help="peak learning rate")
-    parser.add_argument("--batch-size", dest="sft.batch_size", type=int, help="records an optimizer step")
+    parser.add_argument("--batch-size", dest="sft.batch_size", type=int, help="records per optimizer step")
     parser.add_argument("--lora", dest="model.use_lora", action="store_true", default=None, help="train adapters only")
 
 

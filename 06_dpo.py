@@ -37,7 +37,6 @@ LOGGED = {
     "logps/rejected": "log p(rejected)",
 }
 MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
-LOG_EVERY = 2  # optimizer steps; dpo.checkpoint_every is even, because a checkpoint does not keep half a mean
 
 
 def dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
@@ -60,9 +59,9 @@ def find_pair(request, samples, tools):
 
     None where all samples are right, or none is and nobody has said what would be.
     """
-    judged = [scoring.judge_outcome(sample.text, sample.ended, request, tools) for sample in samples]
-    right = [sample.text.strip() for sample, rungs in zip(samples, judged, strict=True) if rungs["outcome"]]
-    wrong = [(sample, rungs) for sample, rungs in zip(samples, judged, strict=True) if not rungs["outcome"]]
+    judged = [(sample, scoring.judge_outcome(sample.text, sample.ended, request, tools)) for sample in samples]
+    right = [sample.text.strip() for sample, rungs in judged if rungs["outcome"]]
+    wrong = [(sample, rungs) for sample, rungs in judged if not rungs["outcome"]]
     chosen = request.get("completion") or next(iter(right), None)
     if not wrong or chosen is None:
         return None
@@ -134,12 +133,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
                 self.optimizer = MuonAdamW(self.model, learning_rate, 0.0, hardware.fast_dtype())
             return super().create_optimizer(model)  # makes one where there is none
 
-    class Checkpoints(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            due = state.global_step % dpo["checkpoint_every"] == 0
-            # The checkpoint of an epoch's end waits for the validation, or a run killed between them would miss it.
-            control.should_save = due and state.epoch % 1 > 0 and state.global_step < state.max_steps
-
+    class Validation(TrainerCallback):
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(state.global_step, model)
 
@@ -158,7 +152,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         # The reference never changes, so it is asked once; but TRL keeps that where other processes do not find it.
         precompute_ref_log_probs=parallel.size() == 1,
         bf16=hardware.has_bf16(),
-        logging_steps=LOG_EVERY,
+        logging_steps=1,  # a mean over several steps would start anew where a run is resumed
         pad_to_multiple_of=math.gcd(hardware.PADDED_TO, loading.longest(model) or 0),  # not beyond its positions
         **hardware.trainer_settings(model),
     )
@@ -169,7 +163,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         processing_class=tokenizer,
         # With an adapter, the reference is the same model with the adapter switched off.
         peft_config=weights.lora_config(model, settings) if settings["model"]["use_lora"] else None,
-        callbacks=[Checkpoints()],
+        callbacks=[Validation()],
     )
     collate = trainer.data_collator
     trainer.data_collator = lambda batch: collate(parallel.share(batch))

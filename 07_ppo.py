@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from statistics import fmean as mean
 
 from playground.judge import scoring
-from playground.model import decoding, generation, loading, prompting, weights
+from playground.model import decoding, generation, likelihood, loading, prompting, weights
 from playground.report import plots, tables, training
 from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
@@ -125,7 +125,7 @@ class Learner:
 
     def evaluate(self, batch):
         """(log-probabilities, values) of the tokens of a batch's completions, (rows, T)."""
-        log_probs, hidden = generation.evaluate_tokens(self.policy, batch)
+        log_probs, hidden = likelihood.evaluate_tokens(self.policy, batch)
         return log_probs, self.value_head(hidden).squeeze(2)
 
 
@@ -144,11 +144,11 @@ def build_rollout(learner, answers, ppo):
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
     log_probs, values, reference_log_probs = (torch.zeros_like(mask) for _ in range(3))
     with torch.no_grad():
-        for part, batch in generation.batches(rollout, rows, learner.policy, learner.tokenizer):
+        for part, batch in likelihood.batches(rollout, rows, learner.policy, learner.tokenizer):
             counts, columns = batch["completion_mask"], (part, slice(batch["completion_ids"].shape[1]))
             log_probs[columns], values[columns] = (counts * tensor for tensor in learner.evaluate(batch))
             with nullcontext() if learner.reference else learner.policy.disable_adapter():
-                by_reference, _ = generation.evaluate_tokens(learner.reference or learner.policy, batch)
+                by_reference, _ = likelihood.evaluate_tokens(learner.reference or learner.policy, batch)
             reference_log_probs[columns] = counts * by_reference
     log_probs, values, reference_log_probs = map(parallel.total, (log_probs, values, reference_log_probs))
     # The last token is paid the reward, and every token pays for how far it is from the reference: its share of the
@@ -181,7 +181,7 @@ def optimize(learner, rollout, ppo, rng):
             rows, seen = order[i::minibatches], Counter()
             tokens = sum(len(rollout["completions"][row]) for row in rows)
             learner.optimizer.zero_grad()
-            for _, batch in generation.batches(rollout, rows, learner.policy, learner.tokenizer):  # gradients add up
+            for _, batch in likelihood.batches(rollout, rows, learner.policy, learner.tokenizer):  # gradients add up
                 loss, seen_of_part = ppo_loss(*learner.evaluate(batch), batch, ppo, tokens)
                 loss.backward()
                 seen.update(seen_of_part)

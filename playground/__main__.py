@@ -5,7 +5,7 @@ python -m playground summary outputs                         the results table o
 python -m playground export outputs/03_finetune my-model     a model as a plain Hugging Face folder
 python -m playground expected embedded                       how long `make run` will take
 python -m playground settings                                every setting, as a Markdown table
-python -m playground readme                                  the made parts of README.md, anew
+python -m playground readme                                  the generated parts of the pages, anew
 """
 
 import argparse
@@ -74,7 +74,7 @@ def arguments():
     made = command(expected, "How long the whole sequence will take on this machine.")
     made.add_argument("model", help="a model as --model names it")
     command(settings, "Every setting, as a Markdown table.")
-    command(readme, "Make the made parts of README.md anew.")
+    command(readme, "Make the generated parts of README.md and docs/ anew.")
     return parser.parse_args()
 
 

@@ -28,7 +28,7 @@ class Dataset:
     licence: str
     files: list = field(default_factory=list)  # what was read
     left_out: dict = field(default_factory=dict)  # {reason: how often}
-    # For the stages that learn from mistakes: records that SFT does not see, and requests without calls.
+    # For the stages that learn from mistakes: records that SFT does not see, and requests with outcomes.
     feedback: list = field(default_factory=list)
     unlabelled: list = field(default_factory=list)
     pairs: list = field(default_factory=list)  # {"prompt", "chosen", "rejected"} that came with the data, for stage 06

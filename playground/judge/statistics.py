@@ -34,7 +34,7 @@ def paired_difference(before, after, samples, seed=0):
     """The `interval` of after - before on the same requests, those left out where one of the two is None.
 
     Pairing takes out that some requests are hard for every model (Efron & Tibshirani 1993, chapter 8); a
-    difference whose interval holds 0 is none that these requests can show.
+    difference whose interval includes 0 is not one that these requests can show.
     """
     pairs = zip(before, after, strict=True)
     return interval([b - a for a, b in pairs if a is not None and b is not None], samples, seed)

@@ -106,8 +106,8 @@ def _results(metrics):
 
 
 def _ladder(metrics):
-    parts = [note("Differences are taken request by request; one whose interval holds 0 is none that these requests "
-                   "can show.")]  # fmt: skip
+    parts = [note("Differences are taken request by request; where the interval includes 0, these requests "
+                   "show none.")]  # fmt: skip
     for split, cells in metrics["splits"].items():
         parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
         rows = [

@@ -45,10 +45,10 @@ def plot_curves(path, curves, x_label):
     save(draw_curves(curves, x_label), path)
 
 
-def draw_ladder(cells, bars="95% intervals"):
+def draw_ladder(cells):
     """What each stage adds: three metrics by model and decoding, with error bars.
 
-    cells: {model: {decoding: cell}} of one split, as metrics.json has it. bars: what the error bars are.
+    cells: {model: {decoding: cell}} of one split, as metrics.json has it.
     """
     figure, axes = _figure(10, 3.4, len(STEPS))
     for axis, (title, metric) in zip(axes, STEPS.items(), strict=True):
@@ -64,7 +64,7 @@ def draw_ladder(cells, bars="95% intervals"):
         axis.set(title=title, ylim=(-0.03, 1.05), xlim=(-0.6, len(cells) - 0.4))
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("share of requests")
-    said = f"model; open circle: free decoding, filled: constrained, diamond: grounded; bars: {bars}"
+    said = "model; open circle: free decoding, filled: constrained, diamond: grounded; bars: 95% intervals"
     figure.supxlabel(said, fontsize=9)
     return figure
 

@@ -1,7 +1,7 @@
 """Recipes: JSON settings for a run, their defaults, and the command line on top of them.
 
 Order: configs/default.json < `--config FILE` < the script's own flags < `--set section.key=value`.
-`python -m playground settings` prints the README's table of all settings, which is made from the schema.
+`python -m playground settings` prints docs/settings.md's table of all settings, which is made from the schema.
 """
 
 import argparse

@@ -322,6 +322,7 @@ def test_feedback_goes_on_where_training_ends_and_has_half_of_its_phrasings_from
     prompts = [row["prompt"] for row in [*feedback, *pool, *splits["train"]]]
     assert len(set(prompts)) == len(prompts)
     assert all(TOOLS[toolbox.parse_call(row["completion"])["tool"]] for row in feedback)
+    assert all("completion" not in row and row["outcome"]["tool"] in TOOLS for row in pool)
     other_words = sum("/u" in row["meta"]["phrasing"] for row in feedback)
     assert other_words == len(feedback) // 2
     known = {row["meta"]["phrasing"] for row in splits["train"]}

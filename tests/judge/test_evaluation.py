@@ -158,3 +158,10 @@ def test_runs_on_different_datasets_are_not_compared(tmp_path):
     assert "50.0%" in markdown.compare([str(tmp_path / "one"), str(tmp_path / "two")])
     with pytest.raises(UserError, match="different requests"):
         markdown.compare([str(tmp_path / "one"), str(tmp_path / "three")])
+
+
+def test_dpo_and_ppo_are_compared_with_the_model_that_both_start_from():
+    right, wrong = (scoring.score(text, RIGHT, TOOLS) for text in (RIGHT, ""))
+    scores = {"base": {"free": [wrong]}, "sft": {"free": [wrong]}, "dpo": {"free": [right]}, "ppo": {"free": [right]}}
+    changes = {(row["from"], row["to"]): row["exact_call"]["value"] for row in evaluation.differences(scores, 10)}
+    assert changes == {("base, free", "sft, free"): 0, ("sft, free", "dpo, free"): 1, ("sft, free", "ppo, free"): 1}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tools as toolbox
-from playground.model import generation, loading, prompting
+from playground.model import generation, likelihood, loading, prompting
 from playground.model.generation import Completion
 from playground.run import recipe
 
@@ -61,9 +61,9 @@ def summed(model, tokenizer, pair):
     """The log-probabilities of a pair's two answers, each alone and unpadded."""
     ids, found = stage.encode(pair, tokenizer), []
     for name in ("chosen_ids", "rejected_ids"):
-        batch = generation.collate([ids["prompt_ids"]], [ids[name]], tokenizer.pad_token_id, "cpu")
+        batch = likelihood.collate([ids["prompt_ids"]], [ids[name]], tokenizer.pad_token_id, "cpu")
         with torch.no_grad():
-            found.append(generation.evaluate_tokens(model, batch)[0].sum())
+            found.append(likelihood.evaluate_tokens(model, batch)[0].sum())
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tools as toolbox
-from playground.model import generation, loading, prompting, weights
+from playground.model import generation, likelihood, loading, prompting, weights
 from playground.model.generation import Completion
 from playground.run import artifacts, hardware, recipe
 from playground.run.errors import UserError
@@ -132,7 +132,7 @@ def test_log_probs_of_a_padded_batch_are_those_of_each_row_alone(learned, tokeni
 
 @pytest.mark.parametrize("length", [1, 12, 13, 14])
 def test_batches_have_few_widths(length):
-    batch = generation.collate([[1, 2], [1, 2, 3]], [[4] * length, [5]], 0, "cpu")
+    batch = likelihood.collate([[1, 2], [1, 2, 3]], [[4] * length, [5]], 0, "cpu")
     assert batch["input_ids"].shape == (2, 16 if length < 14 else 32)
     assert batch["completion_ids"].shape == (2, length)
 
@@ -164,7 +164,7 @@ def test_the_reward_is_paid_with_the_last_token_and_every_token_pays_for_its_div
 def test_padding_and_prompt_tokens_are_in_no_loss(learned, tokenizer):
     ppo = settings()["ppo"]
     rollout, _ = stage.build_rollout(learned, answers_of(TEXTS, tokenizer), ppo)
-    ((_, batch),) = generation.batches(rollout, range(3), learned.policy, learned.tokenizer)
+    ((_, batch),) = likelihood.batches(rollout, range(3), learned.policy, learned.tokenizer)
     assert batch["completion_mask"].sum() == sum(map(len, rollout["completions"]))
     loss, _ = stage.ppo_loss(*learned.evaluate(batch), batch, ppo)
     padding = batch["completion_mask"] == 0
@@ -180,7 +180,7 @@ def test_the_first_gradient_without_clipping_is_that_of_reinforce(learned, token
     ppo = settings(clip_coef=float("inf"), value_coef=0.0, epochs=1, minibatch_size=3)["ppo"]
     answers = answers_of(TEXTS, tokenizer)
     rollout, _ = stage.build_rollout(learned, answers, ppo)
-    ((_, batch),) = generation.batches(rollout, range(3), learned.policy, learned.tokenizer)
+    ((_, batch),) = likelihood.batches(rollout, range(3), learned.policy, learned.tokenizer)
     stage.ppo_loss(*learned.evaluate(batch), batch, ppo)[0].backward()
     found = {name: p.grad.clone() for name, p in learned.policy.named_parameters()}
     learned.policy.zero_grad()
@@ -212,7 +212,7 @@ def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenize
     steps, passes, loss = [], [], stage.ppo_loss
     monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
     for usual, large_from in ((3, 2**15), (2, 2**15), (3, 100)):  # in one part, in two, and in three of one answer
-        monkeypatch.setattr(generation, "MOST_AT_ONCE", (usual, 1))
+        monkeypatch.setattr(likelihood, "MOST_AT_ONCE", (usual, 1))
         monkeypatch.setattr(hardware, "LARGE", large_from)
         passes.clear()
         watched = stage.optimize(learned, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))

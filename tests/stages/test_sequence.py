@@ -293,7 +293,7 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_is_one_sentence(sequence, tm
 
 
 @pytest.mark.parametrize(
-    ("stage", "left"), [("06_dpo", "checkpoint-2/trainer_state.json"), ("07_ppo", "checkpoint-last.pt")]
+    ("stage", "left"), [("06_dpo", "checkpoint-4/trainer_state.json"), ("07_ppo", "checkpoint-last.pt")]
 )
 def test_a_killed_dpo_or_ppo_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, stage, left):
     for made in ("02_create_dataset", "03_finetune", *["06_dpo"] * (stage == "07_ppo")):
@@ -411,7 +411,9 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     run_here("06_dpo", tmp_path)
     first = read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
     assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
-    run_here("07_ppo", tmp_path)
+    run_here("07_ppo", tmp_path, "--set", "ppo.decoding=constrained")
+    updates = [row for row in read_jsonl(tmp_path / "07_ppo" / "log.jsonl") if "update" in row]
+    assert {row["reward/format"] for row in updates} == {1.0}  # under the grammar every sample is a call that ends
     assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]
     assert (tmp_path / "07_ppo" / "model" / "model.safetensors").exists()  # whole: the adapters are merged
 

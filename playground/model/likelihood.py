@@ -1,0 +1,64 @@
+"""What a model says of answers that are there: the probability of each token, in batches that fit."""
+
+from playground.model import generation
+from playground.run import hardware, parallel
+
+MOST_AT_ONCE = 8, 4  # answers that training reads in one forward pass; the second for large vocabularies
+
+
+def collate(prompts, completions, pad_token_id, device):
+    """Token ids of prompts, padded on the left, and of completions, on the right, which so share their T columns.
+
+    All columns together are a multiple of `hardware.PADDED_TO`. Returns input_ids and attention_mask (rows, width),
+    completion_ids and completion_mask (rows, T).
+    """
+    import torch
+
+    width, length = max(map(len, prompts)), max(map(len, completions))
+    width += -(width + length) % hardware.PADDED_TO
+    rows = list(zip(prompts, completions, strict=True))
+    ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c)) for p, c in rows]
+    mask = [[0] * (width - len(p)) + [1] * len(p + c) + [0] * (length - len(c)) for p, c in rows]
+    ids, mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "completion_ids": ids[:, width:],
+        "completion_mask": mask[:, width:].float(),
+    }
+
+
+def batches(answers, rows, model, tokenizer):
+    """Yield (rows, batch) over some rows of answers, as many at a time as fit, of like length together.
+
+    answers: {"prompts", "completions": lists of token ids}, and tensors (rows, T) under other names; a batch has what
+    `collate` makes of the former and the latter cut to its own T. Several processes take a share of the rows each; one
+    that has none reads a row that does not count, its mask being 0, so that all of them make the same steps.
+    """
+    ids = answers["prompts"], answers["completions"]
+    tensors = {name: tensor for name, tensor in answers.items() if name not in ("prompts", "completions")}
+    mine = sorted(parallel.share(rows), key=lambda row: sum(len(each[row]) for each in ids))
+    at_once = hardware.at_once(tokenizer, *MOST_AT_ONCE)
+    for first in range(0, max(len(mine), 1), at_once):
+        part = list(mine[first : first + at_once] or rows[:1])
+        batch = collate(*([each[row] for row in part] for each in ids), tokenizer.pad_token_id, model.device)
+        batch["completion_mask"] *= bool(mine)
+        length = batch["completion_ids"].shape[1]
+        yield part, batch | {name: tensor[part, :length] for name, tensor in tensors.items()}
+
+
+def evaluate_tokens(model, batch):
+    """(log-probabilities (rows, T), hidden states (rows, T, size)) of a `collate`d batch's completions.
+
+    Both are the model's in the column before a token, which predicts it.
+    """
+    import torch
+
+    length = batch["completion_ids"].shape[1]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs |= generation.positions(model, batch["attention_mask"], batch["input_ids"].shape[1])
+    with hardware.half_precision(model.device.type):
+        outputs = model(**inputs, output_hidden_states=True, use_cache=False, logits_to_keep=length + 1)
+    every = torch.log_softmax(outputs.logits[:, :-1].float(), dim=-1)  # (rows, T, vocabulary)
+    log_probs = every.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
+    return log_probs, outputs.hidden_states[-1][:, -length - 1 : -1].float()
