@@ -1,6 +1,9 @@
 """The house: imports run one way, and nothing goes round in a circle."""
 
 import ast
+import os
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 
 import pytest
@@ -71,3 +74,12 @@ def test_a_package_itself_holds_no_code_and_no_names_of_its_modules():
     for module, path in MODULES.items():
         if path.name == "__init__.py" and module != "playground.grammar":
             assert len(ast.parse(path.read_text(encoding="utf-8")).body) == 1, module
+
+
+def test_threads_are_told_how_long_to_spin_before_torch_is_loaded():
+    names = [path.stem for path in sorted(ROOT.glob("0*.py"))]
+    code = f"import importlib, os, sys; [importlib.import_module(name) for name in {names}]; "
+    code += "print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
+    clean = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1000"]
