@@ -140,7 +140,7 @@ def main():
 
     from playground.judge import evaluation
     from playground.model import loading, weights
-    from playground.report import plots, training
+    from playground.report import training
     from playground.run import hardware
 
     base = loading.find_base(settings["model"]["name"])
@@ -195,12 +195,7 @@ def main():
         best = max(validations, key=lambda row: (row["exact_call"], row["epoch"]))
         tokens = sum(length for length in lengths if length <= max_length) * sft["epochs"]
         more = {"train_loss": sum(row["loss"] for row in losses) / len(losses)}
-        curves = {
-            "training loss (nats a token)": [(row["epoch"], row["loss"]) for row in losses],
-            "exact calls on validation": [(row["epoch"], row["exact_call"]) for row in validations],
-        }
         training.write(artifact, model, losses, validations, best, seconds, tokens, more)
-        plots.plot_curves(artifact / "loss.png", curves, "epoch")
 
     print(f"{training.sentence(validations[0], best, seconds)} Epoch {best['epoch']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('04_inference.py')}")

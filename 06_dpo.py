@@ -29,13 +29,7 @@ from playground.run.errors import UserError
 from playground.run.files import later_files, read_records, read_requests, write_json, write_jsonl
 
 STAGE = "06_dpo"
-LOGGED = {
-    "loss": "loss",
-    "rewards/margins": "margin of chosen over rejected",
-    "rewards/accuracies": "share of pairs ranked right",
-    "logps/chosen": "log p(chosen)",
-    "logps/rejected": "log p(rejected)",
-}
+LOGGED = "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"
 MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
 
 
@@ -183,7 +177,7 @@ def main():
 
     from playground.judge import evaluation
     from playground.model import generation, loading, weights
-    from playground.report import plots, training
+    from playground.report import training
     from playground.run import hardware
 
     tokenizer, model, base = loading.load_start(settings, "03_finetune", paths["tools.json"])
@@ -239,9 +233,6 @@ def main():
         tokens = dpo["epochs"] * sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
         training.write(artifact, model, log, validations, best, seconds, tokens, {"pairs": dict(kinds)})
         write_jsonl(artifact / "pairs.jsonl", pairs)
-        curves = {label: [(row["step"], row[name]) for row in log] for name, label in LOGGED.items()}
-        curves["exact calls on validation"] = [(row["step"], row["exact_call"]) for row in validations]
-        plots.plot_curves(artifact / "dpo.png", curves, "step")
 
     print(f"{training.sentence(before, validations[-1], seconds)} Step {best['step']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('07_ppo.py')}")

@@ -5,9 +5,8 @@
     python 07_ppo.py --config configs/few_labels.json
 
 Nobody shows the model a right call here. It samples several answers to a request (it is the *policy*), every call is
-executed, and the reward is 1 where the outcome is the wanted one, less for a valid call to the right tool, less for
-JSON that ends, 0 otherwise. Tokens of answers that were paid better than expected become more probable, the others
-less. Every few updates the policy answers the validation requests; the one with the best mean reward is kept.
+executed and paid for its outcome, and what was paid better than expected becomes more probable, the rest less. Every
+few updates the policy answers the validation requests; the one with the best mean reward is kept.
 
 Writes outputs/07_ppo/: the model, metrics.json, log.jsonl, ppo.png, manifest.json. Next: 08_evaluate.py
 """
@@ -18,17 +17,18 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from statistics import fmean as mean
+from statistics import pstdev
 
 from playground.judge import scoring
 from playground.model import decoding, generation, likelihood, loading, prompting, weights
-from playground.report import plots, tables, training
+from playground.report import tables, training
 from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
 from playground.run.files import later_files, read_requests
 
 STAGE = "07_ppo"
+LABELLED = 32  # of SFT's records, that a step reads
 GAMMA = 1.0  # answers are short: what is paid at their end is worth as much at their beginning
-UNPLOTTED = "update", "tokens"
 SHOWN = 3  # sampled requests in the table that a person watches
 
 
@@ -42,16 +42,17 @@ def reward_of(completion, record, tools, paid):
 
 
 def compare(answers):
-    """[(request, Completion, how much better it was paid than the request's answers were on average)].
+    """[(request, Completion, how much better it was paid than the request's answers on average)].
 
-    That mean says how hard a request is, so the value head need not (RLOO, arXiv:2402.14740). Where all answers to a
-    request were paid alike there is nothing to learn, and they are left out (dynamic sampling, arXiv:2503.14476).
+    In standard deviations of what they were paid (GRPO, arXiv:2402.03300): a request on which little can be won counts
+    like one on which much can, or the policy would learn to make the well-paid call everywhere. Where all answers were
+    paid alike there is nothing to learn, and they are left out (dynamic sampling, arXiv:2503.14476).
     """
     paid = {}
     for record, _, reward in answers:
         paid.setdefault(record["prompt"], []).append(reward["mean"])
-    return [(record, completion, reward["mean"] - mean(paid[record["prompt"]]))
-            for record, completion, reward in answers if len(set(paid[record["prompt"]])) > 1]  # fmt: skip
+    return [(record, completion, (reward["mean"] - mean(all_paid)) / pstdev(all_paid))
+            for record, completion, reward in answers if len(set(all_paid := paid[record["prompt"]])) > 1]  # fmt: skip
 
 
 def estimate_advantages(rewards, values, mask, gamma, gae_lambda):
@@ -95,27 +96,33 @@ def masked_mean(tensor, mask, count=None):
     return (tensor * mask).sum() / (mask.sum() if count is None else count)
 
 
-def variance(tensor, mask):
-    return masked_mean((tensor - masked_mean(tensor, mask)) ** 2, mask)
-
-
 def whiten(tensor, mask):
     """The tensor shifted and scaled to mean 0 and variance 1 over the tokens where mask is 1."""
-    return (tensor - masked_mean(tensor, mask)) / (variance(tensor, mask) + 1e-8).sqrt()
+    tokens = tensor[mask == 1]
+    return (tensor - tokens.mean()) / (tokens.var(correction=0) + 1e-8).sqrt()
 
 
 # ---- one update
 
 
 class Learner:
-    """The policy, its value head, the optimizer of both, and the reference: the model that the policy started from."""
+    """The policy, its value head and the optimizer of both.
 
-    def __init__(self, policy, tokenizer, settings):
+    reference: the model that the policy started from. average: a moving average of the policy's weights, which single
+    updates move little (arXiv:2406.16768); it is what is validated and kept. labelled: SFT's records, encoded.
+    """
+
+    def __init__(self, policy, tokenizer, settings, records):
         import torch
 
         use_lora = settings["model"]["use_lora"]
         self.reference = None if use_lora else copy.deepcopy(policy).requires_grad_(False)  # else the adapter is off
         self.policy, self.tokenizer = weights.add_lora(policy, settings).eval() if use_lora else policy, tokenizer
+        self.average = copy.deepcopy(self.policy).requires_grad_(False)
+        self.labelled = {
+            "prompts": [prompting.encode_prompt(record["prompt"], tokenizer) for record in records],
+            "completions": [prompting.encode_completion(record["completion"], tokenizer) for record in records],
+        }
         self.value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         torch.nn.init.zeros_(self.value_head.weight)  # it expects nothing of anything
         torch.nn.init.zeros_(self.value_head.bias)
@@ -127,6 +134,18 @@ class Learner:
         """(log-probabilities, values) of the tokens of a batch's completions, (rows, T)."""
         log_probs, hidden = likelihood.evaluate_tokens(self.policy, batch)
         return log_probs, self.value_head(hidden).squeeze(2)
+
+    def read_labelled(self, coefficient, rng):
+        """Add the gradient of SFT's loss on a few of its records (PPO-ptx, arXiv:2203.02155, eq. 2).
+
+        What has been learned from labels is not to be lost for a reward that seldom asks for it.
+        """
+        count = len(self.labelled["prompts"])
+        rows = rng.sample(range(count), min(count, LABELLED))
+        tokens = sum(len(self.labelled["completions"][row]) for row in rows)
+        for _, batch in likelihood.batches(self.labelled, rows, self.policy, self.tokenizer):
+            log_probs, _ = likelihood.evaluate_tokens(self.policy, batch)
+            (-coefficient * masked_mean(log_probs, batch["completion_mask"], tokens)).backward()
 
 
 def build_rollout(learner, answers, ppo):
@@ -161,7 +180,7 @@ def build_rollout(learner, answers, ppo):
     rollout |= {"log_probs": log_probs, "returns": returns, "advantages": whiten(advantages, mask)}
     return rollout, {
         "kl": kl.sum(dim=1).mean().item(),  # nats an answer
-        "explained_variance": 1 - (variance(returns - values, mask) / variance(returns, mask)).item(),
+        "explained_variance": 1 - ((returns - values)[mask == 1].var() / returns[mask == 1].var()).item(),
         "response_length": mask.sum(dim=1).mean().item(),
     }
 
@@ -185,6 +204,8 @@ def optimize(learner, rollout, ppo, rng):
                 loss, seen_of_part = ppo_loss(*learner.evaluate(batch), batch, ppo, tokens)
                 loss.backward()
                 seen.update(seen_of_part)
+            if ppo["sft_coef"]:
+                learner.read_labelled(ppo["sft_coef"], rng)
             parallel.total_gradients(learner.parameters)
             norm = torch.nn.utils.clip_grad_norm_(learner.parameters, ppo["max_grad_norm"])
             if not torch.isfinite(norm + seen["policy_loss"]):
@@ -196,6 +217,8 @@ def optimize(learner, rollout, ppo, rng):
 
 def update_policy(learner, answers, settings, rng):
     """One update on [(request, Completion, reward)]; returns its row for the log."""
+    import torch
+
     rewards = [reward for _, _, reward in answers]
     row = {f"reward/{name}": mean(reward[name] for reward in rewards) for name in rewards[0]}
     compared = compare(answers)
@@ -203,6 +226,9 @@ def update_policy(learner, answers, settings, rng):
     if compared:
         rollout, watched = build_rollout(learner, compared, settings["ppo"])
         row |= watched | optimize(learner, rollout, settings["ppo"], rng)
+        with torch.no_grad():
+            for average, new in zip(learner.average.parameters(), learner.policy.parameters(), strict=True):
+                average.lerp_(new, 1 - settings["ppo"]["average"])
     return row
 
 
@@ -214,10 +240,11 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
     from tqdm import tqdm
 
     ppo, checkpoint = settings["ppo"], artifact / "checkpoint-last.pt"
-    progress = weights.restore_checkpoint(checkpoint, learner.parameters, learner.optimizer)
+    state = [*learner.parameters, *learner.average.parameters()]
+    progress = weights.restore_checkpoint(checkpoint, state, learner.optimizer)
     if progress is None:
         progress = {"update": 0, "seconds": 0.0, "log": [], "validations": [{"update": 0, **validate()}]}
-        weights.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+        weights.save_whole(learner.average, learner.tokenizer, artifact / "model")
     validations, log = progress["validations"], progress["log"]
     bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
     while progress["update"] < ppo["updates"]:
@@ -233,17 +260,16 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
         progress["update"] = update
         bar.set_postfix(reward=f"{row['reward/mean']:.2f}", kl=f"{row.get('kl', 0):.2f}")
         bar.update()
-        if update % ppo["show_every"] == 0:
-            different = list({record["prompt"]: (record, *rest) for record, *rest in answers}.values())
-            tqdm.write(tables.sampled_answers(f"update {update}", different[:SHOWN]))
-        if update % ppo["validate_every"] == 0 or update == ppo["updates"]:
+        checked = update % ppo["validate_every"] == 0 or update == ppo["updates"]
+        if checked:
+            tqdm.write(tables.sampled_answers(f"update {update}", answers[:: ppo["samples"]][:SHOWN]))
             validations.append({"update": update, **validate()})
             track({"validation": validations[-1]}, update)
             if validations[-1]["reward"] > max(row["reward"] for row in validations[:-1]):
-                weights.save_whole(learner.policy, learner.tokenizer, artifact / "model")
+                weights.save_whole(learner.average, learner.tokenizer, artifact / "model")
         progress["seconds"] += time.time() - begin
-        if update % ppo["checkpoint_every"] == 0 or update == ppo["updates"]:
-            weights.save_checkpoint(checkpoint, learner.parameters, learner.optimizer, progress)
+        if checked:
+            weights.save_checkpoint(checkpoint, state, learner.optimizer, progress)
     bar.close()
     return progress
 
@@ -257,27 +283,27 @@ def main():
     start_manifest = artifacts.require(settings["output_dir"], ppo["start"])
 
     tokenizer, policy, base = loading.load_start(settings, ppo["start"], paths["tools.json"])
-    learner = Learner(policy, tokenizer, settings)
-    requests = generation.leave_out_long(requests, tokenizer, policy, settings)
+    records, requests = (generation.leave_out_long(rows, tokenizer, policy, settings) for rows in (records, requests))
+    learner = Learner(policy, tokenizer, settings, records)
     count = min(ppo["requests"], len(requests))
     grammar = decoding.grammars_of_calls(tools, tokenizer, ppo["decoding"])
     print(
         f"PPO on {ppo['start']}'s model: {ppo['updates']} updates on {ppo['samples']} answers to {count} requests each."
     )
 
-    def answer(asked, **how):
-        """[(request, Completion, reward)] of the policy as it is."""
+    def answer(model, asked, **how):
+        """[(request, Completion, reward)] of a model as it is."""
         prompts = [request["prompt"] for request in asked]
-        completions = generation.generate(learner.policy, tokenizer, prompts, settings, **how)
+        completions = generation.generate(model, tokenizer, prompts, settings, **how)
         pairs = list(zip(asked, completions, strict=True))
         return [(request, done, reward_of(done, request, tools, ppo["reward"])) for request, done in pairs]
 
     def sample(rng):
         asked = [request for request in rng.sample(requests, count) for _ in range(ppo["samples"])]
-        return answer(asked, grammar=grammar, temperature=1.0, seed=rng.getrandbits(32))
+        return answer(learner.policy, asked, grammar=grammar, temperature=1.0, seed=rng.getrandbits(32))
 
     def validate():
-        _, completions, rewards = zip(*answer(validation), strict=True)
+        _, completions, rewards = zip(*answer(learner.average, validation), strict=True)
         scores = scoring.summarize(scoring.judge(completions, validation, tools))
         return {"reward": mean(reward["mean"] for reward in rewards), **scores}
 
@@ -293,11 +319,7 @@ def main():
         log, validations = progress["log"], progress["validations"]
         before, best = validations[0], max(validations, key=lambda row: row["reward"])  # the first of equals
         tokens = sum(row["tokens"] for row in log)
-        training.write(artifact, learner.policy, log, validations, best, progress["seconds"], tokens, {})
-        curves = {name: [(row["update"], row[name]) for row in log if name in row]
-                  for name in dict.fromkeys(name for row in log for name in row) if name not in UNPLOTTED}  # fmt: skip
-        curves["reward on validation"] = [(row["update"], row["reward"]) for row in validations]
-        plots.plot_curves(artifact / "ppo.png", curves, "update")
+        training.write(artifact, learner.policy, log, validations, best, progress["seconds"], tokens)
 
     if not any(row["compared"] for row in log):
         print("In no update was one answer to a request paid better than another: there was nothing to learn.")

@@ -117,8 +117,7 @@ def judge_outcome(text, ended, record, tools):
 
     record: a request with its "outcome", or with the call that brings it about ("completion"). format: the output is
     one JSON object, and the model stopped by itself. tool: it is a valid call to the outcome's tool. outcome: executing
-    it brings about the outcome. After a tool's result that is an answer that states all of it in good form and claims
-    nothing else (`judge_answer`), in whatever words.
+    it brings about the outcome, which of an answer in words is the answer.
     """
     wanted = record.get("outcome") or toolbox.outcome_of(json.loads(record["completion"]), tools)
     reached = dict.fromkeys(("format", "tool", "outcome"), 0.0)
@@ -131,10 +130,7 @@ def judge_outcome(text, ended, record, tools):
     reached["format"] = 1.0
     if call["tool"] != wanted["tool"] or toolbox.validate_call(call, tools):
         return reached
-    same_outcome = same(toolbox.outcome_of(call, tools), wanted)
-    if not same_outcome and call["tool"] == "respond" and toolbox.last_result(record["prompt"]) is not None:
-        same_outcome = min(judge_answer(str(call["args"].get("message", "")), record["prompt"]).values()) == 1
-    return reached | {"tool": 1.0, "outcome": float(same_outcome)}
+    return reached | {"tool": 1.0, "outcome": float(same(toolbox.outcome_of(call, tools), wanted))}
 
 
 # ---- the kinds of failure

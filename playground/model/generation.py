@@ -17,8 +17,8 @@ class Completion:
     """What a model wrote after one prompt.
 
     text: without special tokens; token_ids: as generated, the end-of-sequence token included if there is
-    one; ended: whether the model stopped by itself rather than at the limit;
-    forward_passes: how often the model was asked.
+    one; ended: whether the text is whole, because the model stopped by itself or a grammar closed it in time, and not
+    cut off at the limit; forward_passes: how often the model was asked.
     """
 
     text: str
@@ -34,10 +34,9 @@ def generate(
 
     With `grammar`, a Grammar or a function that makes one of a prompt, only tokens that keep the text completable
     within `generate.max_new_tokens` are allowed, so each text is in the grammar's language; jump_ahead: what the
-    grammar forces is not asked of the model.
-    temperature and seed: the recipe's where None; temperature 0
-    is greedy. progress: a tqdm description; no bar where None. Several processes that work as one answer a share of
-    the prompts each, and all get all completions.
+    grammar forces is not asked of the model. temperature and seed: the recipe's where None; temperature 0 is greedy.
+    progress: a tqdm description; no bar where None. Several processes that work as one answer a share of the prompts
+    each, and all get all completions.
     """
     import numpy as np
     from tqdm import tqdm
@@ -84,7 +83,7 @@ def generate(
                     raise UserError(f"the schema is too ambiguous: {error}; give it fewer alternatives.") from None
                 for i, (ids, passes) in zip(rows, generated, strict=True):
                     text = tokenizer.decode(ids, skip_special_tokens=True)
-                    answered.append((i, Completion(text, ids, _has_ended(ids, tokenizer), passes)))
+                    answered.append((i, Completion(text, ids, bool(grammar) or _has_ended(ids, tokenizer), passes)))
                 bar.update(len(rows))
         return answered
 

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from playground.judge import scoring
-from playground.report import html, plots, tracing
+from playground.report import html, plots, tracing, training
 from playground.report.html import note, table, text
 from playground.report.tables import SHOWN, STEPS, row_name
 from playground.run.files import read_json, read_log
@@ -177,29 +177,12 @@ def _failures(metrics):
 
 
 def _curves(output_dir):
-    sft, dpo, ppo = (read_log(output_dir / stage / "log.jsonl") for stage in STAGES[1:])
-    validations = [row["validation"] for row in sft if "validation" in row]
-    drawn = {
-        "03_finetune": ("epoch", {
-            "training loss (nats a token)": _points(sft, "epoch", "loss"),
-            "exact calls on validation": _points(validations, "epoch", "exact_call"),
-        }),
-        "06_dpo": ("step", {
-            "loss": _points(dpo, "step", "loss"),
-            "margin of chosen over rejected": _points(dpo, "step", "rewards/margins"),
-        }),
-        "07_ppo": ("update", {name: _points(ppo, "update", name) for name in ("reward/mean", "reward/outcome", "kl")}),
-    }  # fmt: skip
     parts = []
-    for stage, (x_label, curves) in drawn.items():
-        curves = {name: points for name, points in curves.items() if points}
+    for stage, (_, unit, _) in training.CURVES.items():
+        curves = training.curves(stage, read_log(output_dir / stage / "log.jsonl"))
         if curves:
-            parts.append(_figure(plots.draw_curves(curves, x_label), f"Learning curves of {stage}"))
+            parts.append(_figure(plots.draw_curves(curves, unit), f"Learning curves of {stage}"))
     return "".join(parts)
-
-
-def _points(rows, x, y):
-    return [(row[x], row[y]) for row in rows if x in row and y in row]
 
 
 def _examples(rows, splits):

@@ -29,7 +29,6 @@ def save(figure, path):
 
 def draw_curves(curves, x_label):
     """One panel for each curve, {name: [(x, y), ...]}, at most four side by side."""
-    curves = {name: points for name, points in curves.items() if points}
     columns, rows = min(4, len(curves)), math.ceil(len(curves) / 4)
     figure, axes = _figure(4.2 * columns, 3.2 * rows, columns, rows)
     for axis in axes[len(curves) :]:
@@ -39,10 +38,6 @@ def draw_curves(curves, x_label):
         axis.set(xlabel=x_label, title=name)
         axis.grid(alpha=0.3)
     return figure
-
-
-def plot_curves(path, curves, x_label):
-    save(draw_curves(curves, x_label), path)
 
 
 def draw_ladder(cells):

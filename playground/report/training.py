@@ -1,19 +1,57 @@
 """What every training stage leaves and says when it is done."""
 
-from playground.run import hardware
+from playground.report import plots
+from playground.run import hardware, tracking
 from playground.run.files import write_json, write_jsonl
 
+# stage -> (its plot, what its rows count, {a number in log.jsonl: its panel's title}).
+CURVES = {
+    "03_finetune": ("loss.png", "epoch", {
+        "loss": "training loss (nats a token)",
+        "validation/exact_call": "exact calls on validation",
+    }),
+    "06_dpo": ("dpo.png", "step", {
+        "loss": "loss",
+        "rewards/margins": "margin of chosen over rejected",
+        "rewards/accuracies": "share of pairs ranked right",
+        "logps/chosen": "log p(chosen)",
+        "logps/rejected": "log p(rejected)",
+        "validation/exact_call": "exact calls on validation",
+    }),
+    "07_ppo": ("ppo.png", "update", {
+        **dict.fromkeys(("reward/mean", "reward/outcome", "kl", "approx_kl", "clipfrac", "policy_loss", "value_loss",
+                         "explained_variance", "response_length")),
+        "validation/reward": "reward on validation",
+        "validation/exact_call": "exact calls on validation",
+    }),
+}  # fmt: skip
 
-def write(artifact, model, log, validations, best, seconds, tokens, more):
-    """metrics.json and log.jsonl into an artifact, and into its facts what the model was trained on.
 
-    log: the rows of the training's curves. validations: what was measured before (the first), meanwhile and after;
-    best: the one whose model is kept. tokens: how many were read in so many seconds. more: metrics of the stage's own.
+def curves(stage, log):
+    """{title: [(x, y), ...]} of the rows of a stage's log.jsonl, without what was not logged."""
+    _, unit, titles = CURVES[stage]
+    rows = [tracking.numbers(row) for row in log]
+    rows = [{unit: row.get(f"validation/{unit}"), **row} for row in rows]
+    drawn = {title or name: [(row[unit], row[name]) for row in rows if name in row and row[unit] is not None]
+             for name, title in titles.items()}  # fmt: skip
+    return {title: points for title, points in drawn.items() if points}
+
+
+def write(artifact, model, log, validations, best, seconds, tokens, more=None):
+    """metrics.json, log.jsonl and a plot of it into an artifact, and into its facts what the model was trained on.
+
+    log: the training's rows; validations: what was measured before (the first), meanwhile and after; best: that of the
+    model that is kept. tokens: how many were read in so many seconds. more: metrics of the stage's own.
     """
+    stage = artifact.final.name
+    log = [*log, *({"validation": row} for row in validations)]
+    write_jsonl(artifact / "log.jsonl", log)
+    plot, unit, _ = CURVES[stage]
+    plots.save(plots.draw_curves(curves(stage, log), unit), artifact / plot)
     write_json(
         artifact / "metrics.json",
         {
-            **more,
+            **(more or {}),
             "validation_before": validations[0],
             "validation_after": best,
             "train_seconds": seconds,
@@ -21,7 +59,6 @@ def write(artifact, model, log, validations, best, seconds, tokens, more):
             "peak_memory_mb": hardware.peak_mb(),
         },
     )
-    write_jsonl(artifact / "log.jsonl", [*log, *({"validation": row} for row in validations)])
     precision = "bfloat16 autocast" if hardware.has_bf16() else "float32"
     artifact.facts.update(device=str(model.device), dtype=precision)
 

@@ -297,20 +297,16 @@ def test_a_call_that_cannot_be_executed_is_its_own_outcome():
     assert outcome('{"tool": "lamp", "args": {"on": false}}', request, tools=tools)["outcome"] == 0
 
 
-def test_an_answer_to_a_result_may_say_it_in_other_words_but_all_of_it_and_no_more():
+def test_the_outcome_of_an_answer_in_words_is_the_answer():
     made = {"tool": "get_weather", "args": {"city": "Oslo"}}
     prompt = toolbox.with_results("Weather in Oslo?", [(made, {"temperature_c": 18, "sky": "cloudy"})])
     said = {"tool": "respond", "args": {"message": "It is 18 °C and cloudy in Oslo."}}
     request = {"prompt": prompt, "outcome": toolbox.outcome_of(said, TOOLS)}
-    for message, right in [
-        ("It is 18 °C and cloudy in Oslo.", 1),
-        ("In Oslo it is cloudy, at 18 °C.", 1),
-        ("It is 18 °C.", 0),
-        ("It is 19 °C and cloudy in Oslo.", 0),
-        ("It is 18 °C and cloudy in Oslo and in Rome.", 0),
-    ]:
-        text = toolbox.to_json({"tool": "respond", "args": {"message": message}})
-        assert outcome(text, request)["outcome"] == right, message
+    assert outcome(toolbox.to_json(said), request)["outcome"] == 1
+    # All of these state the result, and a policy that was paid for that learned to say the second.
+    for message in ("In Oslo it is cloudy, at 18 °C.", "It is 18 °C and cloudy in cloudy."):
+        found = outcome(toolbox.to_json({"tool": "respond", "args": {"message": message}}), request)
+        assert found == {"format": 1, "tool": 1, "outcome": 0}
 
 
 def test_what_does_not_end_or_is_no_object_reaches_nothing():

@@ -104,7 +104,7 @@ def test_the_response_template_reads_calls_and_answers(exported, end):
 
 def test_the_model_card_has_the_metrics_and_the_recipe(exported):
     card = (exported[1] / "README.md").read_text()
-    assert "| exact_call | 62.5% |" in card and '"exchange_words"' in card and "get_weather(city)" in card
+    assert "| exact_call | 62.5% |" in card and '"exchange_words"' in card and "get_weather(city: string)" in card
 
 
 def test_exporting_twice_or_what_is_no_stage_is_one_sentence(exported):

@@ -110,7 +110,8 @@ def ppo_update(folder):
     hardware.has_bf16 = lambda: False
     tokenizer, policy = small_model(folder)
     settings = settings_for(folder, ppo={"epochs": 2, "minibatch_size": 2})
-    learned = stage.Learner(policy, tokenizer, settings)
+    records = [{"prompt": city, "completion": f" call {city}"} for city in CITIES]
+    learned = stage.Learner(policy, tokenizer, settings, records)
     for number, parameter in enumerate(learned.reference.parameters()):
         parameter.data += 0.001 * (number % 3)
     for group in learned.optimizer.param_groups:

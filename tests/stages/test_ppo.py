@@ -22,7 +22,8 @@ EMAIL = {"id": "2", "prompt": "write to a@b.co about the tea party, please",
 
 
 def settings(**ppo):
-    return {**recipe.load(), "ppo": {**recipe.load()["ppo"], **ppo}}
+    """The recipe's, but for the labelled records, which have a test of their own."""
+    return {**recipe.load(), "ppo": {**recipe.load()["ppo"], "sft_coef": 0.0, **ppo}}
 
 
 def as_answer(text, tokenizer, ended=True):
@@ -52,7 +53,7 @@ def learned(request, tmp_path, tokenizer):
         "llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
     }
     save_random_model(tmp_path, tokenizer, request.param, **sizes[request.param])
-    learned = stage.Learner(loading.load_model(tmp_path, recipe.load()), tokenizer, recipe.load())
+    learned = stage.Learner(loading.load_model(tmp_path, recipe.load()), tokenizer, recipe.load(), [])
     with torch.no_grad():
         for parameter in learned.reference.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
@@ -145,7 +146,7 @@ def test_answers_are_compared_with_the_others_to_their_request_and_left_out_wher
         answers(EMAIL, 1.0, 1.0) + answers(WEATHER, 1.0, 0.2, 0.6) + answers({"prompt": "hi"}, 0.0)
     )
     assert [record for record, _, _ in compared] == [WEATHER] * 3
-    assert [reward for _, _, reward in compared] == pytest.approx([0.4, -0.4, 0.0])
+    assert [reward for _, _, reward in compared] == pytest.approx([1.5**0.5, -(1.5**0.5), 0.0])
 
 
 def test_the_reward_is_paid_with_the_last_token_and_every_token_pays_for_its_divergence(learned, tokenizer):
@@ -195,6 +196,33 @@ def test_the_first_gradient_without_clipping_is_that_of_reinforce(learned, token
         assert torch.allclose(found[name], parameter.grad, atol=1e-5, rtol=1e-3), name
 
 
+def test_the_labelled_records_add_the_gradient_of_their_negative_log_likelihood(learned, tokenizer):
+    records = [{"prompt": prompt, "completion": text} for prompt, text in zip(("hi", "Weather?"), TEXTS, strict=False)]
+    learned = stage.Learner(learned.policy, tokenizer, recipe.load(), records)
+    learned.read_labelled(0.5, random.Random(0))
+    found = {name: p.grad.clone() for name, p in learned.policy.named_parameters()}
+    learned.policy.zero_grad()
+    completions = [as_answer(row["completion"], tokenizer) for row in records]
+    log_probs = [alone(learned.policy, *pair, tokenizer) for pair in zip(records, completions, strict=True)]
+    (-0.5 * torch.cat(log_probs).mean()).backward()
+    for name, parameter in learned.policy.named_parameters():
+        assert torch.allclose(found[name], parameter.grad, atol=1e-5, rtol=1e-3), name
+
+
+def test_what_is_kept_is_a_moving_average_of_the_weights(tmp_path):
+    learned = toy_learner(tmp_path)
+    for group in learned.optimizer.param_groups:
+        group["lr"] = TOY["learning_rate"]
+    expected = [parameter.clone() for parameter in learned.policy.parameters()]
+    for update in range(3):
+        answers = toy_sample(learned, 2)(random.Random(update))
+        stage.update_policy(learned, answers, toy_settings(average=0.75), random.Random(update))
+        expected = [0.75 * kept + 0.25 * new for kept, new in zip(expected, learned.policy.parameters(), strict=True)]
+    assert not torch.equal(expected[0], next(learned.policy.parameters()))
+    for kept, parameter in zip(expected, learned.average.parameters(), strict=True):
+        assert torch.allclose(kept, parameter, atol=1e-6)
+
+
 def test_the_value_head_learns_returns_that_stay_the_same(learned, tokenizer):
     ppo = settings(gae_lambda=1.0, kl_coef=0.0, value_coef=1.0, max_grad_norm=10.0, epochs=150, minibatch_size=3)["ppo"]
     answers = answers_of(TEXTS, tokenizer)
@@ -227,7 +255,7 @@ def test_with_lora_the_reference_is_the_adapter_off_and_the_value_head_is_traine
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     save_random_model(tmp_path, tokenizer, "llama", **sizes)
     with_lora = recipe.load(None, [("model.use_lora", True)])
-    learned = stage.Learner(loading.load_model(tmp_path, with_lora), tokenizer, with_lora)
+    learned = stage.Learner(loading.load_model(tmp_path, with_lora), tokenizer, with_lora, [])
     names = {name for name, parameter in learned.policy.named_parameters() if parameter.requires_grad}
     assert names and all("lora" in name for name in names)
     ppo, answers = settings(epochs=3)["ppo"], answers_of(TEXTS, tokenizer)
@@ -274,7 +302,7 @@ TOY = {"minibatch_size": 64, "epochs": 4, "learning_rate": 5e-4, "kl_coef": 0.0,
 def toy_learner(tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     save_random_model(tmp_path, Digits(), "llama", **sizes)
-    return stage.Learner(loading.load_model(tmp_path, recipe.load()), Digits(), recipe.load())
+    return stage.Learner(loading.load_model(tmp_path, recipe.load()), Digits(), recipe.load(), [])
 
 
 def copied(completion, record):
@@ -345,10 +373,9 @@ def test_an_update_whose_rewards_are_all_the_same_changes_nothing(tmp_path):
     assert all(map(torch.equal, learned.policy.state_dict().values(), start.state_dict().values()))
 
 
-def test_a_loss_that_is_not_a_number_stops_before_it_reaches_the_weights(tmp_path):
-    paid = iter([float("nan")] * 10_000)  # no two of which are equal
+def test_a_loss_that_is_not_a_number_stops_before_it_reaches_what_is_kept(tmp_path):
     with pytest.raises(UserError, match="the loss is not a number"):
-        train_toy(tmp_path, reward=lambda *_: next(paid) * random.random(), updates=2)
+        train_toy(tmp_path, updates=2, learning_rate=1e30)
     kept = loading.load_model(tmp_path / "partial" / "model", recipe.load())
     assert all(parameter.isfinite().all() for parameter in kept.parameters())
 
@@ -357,12 +384,12 @@ def test_the_checkpoint_with_the_best_reward_on_validation_is_kept(tmp_path):
     learned, progress = train_toy(tmp_path, [1, 3, 2], updates=2, validate_every=1)
     assert [row["reward"] for row in progress["validations"]] == [1, 3, 2]
     kept, start = (loading.load_model(tmp_path / name, recipe.load()) for name in ("partial/model", "start"))
-    states = [model.state_dict() for model in (kept, learned.policy, start)]
+    states = [model.state_dict() for model in (kept, learned.average, start)]
     assert all(any(not torch.equal(states[0][key], state[key]) for key in state) for state in states[1:])
 
 
 def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path):
-    whole, unbroken = train_toy(tmp_path / "a", updates=6, validate_every=4, checkpoint_every=3)
+    whole, unbroken = train_toy(tmp_path / "a", updates=6, validate_every=3)
 
     class Killed(Exception):
         pass
@@ -375,8 +402,8 @@ def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path)
         return copied(done, record)
 
     with pytest.raises(Killed):
-        train_toy(tmp_path / "b", reward=until_killed, updates=6, validate_every=4, checkpoint_every=3)
-    resumed, progress = train_toy(tmp_path / "b", [1, 2], updates=6, validate_every=4, checkpoint_every=3)
+        train_toy(tmp_path / "b", reward=until_killed, updates=6, validate_every=3)
+    resumed, progress = train_toy(tmp_path / "b", [2], updates=6, validate_every=3)
     assert all(map(torch.equal, whole.parameters, resumed.parameters))
     rows = [[{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]]
             for p in (unbroken, progress)]  # fmt: skip

@@ -32,8 +32,6 @@ def content(output_dir, stage):
     found = {}
     for path in sorted((output_dir / stage).rglob("*")):
         name = path.relative_to(output_dir / stage).as_posix()
-        if (stage, name) == ("07_ppo", "ppo.png"):
-            continue  # it draws tokens a second, and all else in it is in log.jsonl
         if path.name in ("metrics.json", "log.jsonl") or (stage, name) == ("08_evaluate", "predictions.jsonl"):
             found[name] = without_timings([json.loads(line) for line in as_lines(path)])
         elif name == "report.md":

@@ -146,7 +146,7 @@ def test_an_endpoint_is_shown_tools_examples_and_schema_and_given_the_key(tmp_pa
     (body,) = server.bodies
     assert body["model"] == "the-teacher" and body["n"] == 2
     assert body["response_format"]["json_schema"]["schema"] == toolbox.call_schema(TOOLS)
-    assert "get_weather(city)" in body["messages"][0]["content"] and len(body["messages"]) == 2 + 2 * 5
+    assert "get_weather(city: string)" in body["messages"][0]["content"] and len(body["messages"]) == 2 + 2 * 5
     assert server.headers[0]["Authorization"] == "Bearer sk-secret"
 
 
