@@ -13,8 +13,8 @@ import itertools
 import tools as toolbox
 from playground.data import sources
 from playground.judge import scoring
-from playground.model import prompting
-from playground.run import artifacts, console, recipe
+from playground.model import generation, loading, prompting
+from playground.run import artifacts, console, hardware, recipe
 from playground.run.files import write_json, write_jsonl
 
 POOL = 500  # training records that examples are picked from
@@ -43,8 +43,6 @@ def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
     artifacts.lock(settings)
     dataset = sources.build(settings)
-    from playground.model import generation, loading
-    from playground.run import hardware
 
     base = loading.find_base(settings["model"]["name"])
     tokenizer, model = loading.load(base["path"], settings)

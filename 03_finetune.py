@@ -18,8 +18,11 @@ import random
 import time
 from functools import partial
 
-from playground.model import prompting
-from playground.run import artifacts, console, parallel, recipe, tracking
+from playground.data.augment import Exchange
+from playground.judge import evaluation
+from playground.model import generation, loading, prompting, weights
+from playground.report import training
+from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
 from playground.run.files import write_json
 
@@ -50,14 +53,12 @@ def completion_loss(model, inputs, tokens=None):
     """
     import torch.nn.functional as F
 
-    from playground.model.generation import positions
-
     labels, attention_mask = inputs["labels"], inputs["attention_mask"]
     longest = int((labels != IGNORE).sum(dim=1).max())
     logits = model(
         input_ids=inputs["input_ids"],
         attention_mask=attention_mask,
-        **positions(model, attention_mask, attention_mask.shape[1]),
+        **generation.positions(model, attention_mask, attention_mask.shape[1]),
         use_cache=False,
         logits_to_keep=longest + 1,  # the column before a completion predicts its first token
     ).logits  # (records, longest + 1, vocabulary)
@@ -72,10 +73,7 @@ def build_trainer(model, tokenizer, records, sft, settings, artifact, after_epoc
     from transformers import DataCollatorForSeq2Seq
     from trl import SFTConfig, SFTTrainer
 
-    from playground.data.augment import Exchange
-    from playground.model import weights
     from playground.model.muon import MuonAdamW
-    from playground.run import hardware
 
     # The largest part of a batch that fits and divides it; the parts' gradients are added up.
     at_once = next(n for n in range(sft["micro_batch_size"], 0, -1) if sft["batch_size"] % n == 0)
@@ -137,11 +135,6 @@ def main():
     settings, _ = recipe.arguments(__doc__, add_flags)
     artifacts.lock(settings)
     paths, train, validation, tools = artifacts.dataset(settings["output_dir"])
-
-    from playground.judge import evaluation
-    from playground.model import loading, weights
-    from playground.report import training
-    from playground.run import hardware
 
     base = loading.find_base(settings["model"]["name"])
     sft = recipe.sft_settings(settings, base["kind"])

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import tools as toolbox
 from playground import schemas
-from playground.run import artifacts, console, recipe
+from playground.model import decoding, generation, loading
+from playground.run import artifacts, console, hardware, recipe
 from playground.run.console import printable
 from playground.run.errors import UserError
 from playground.run.files import write_json, write_jsonl
@@ -147,9 +148,6 @@ def main():
     manifest = artifacts.require(output_dir, options.source)
     if "respond" not in tools:
         print(toolbox.NO_RESPOND, file=sys.stderr)
-
-    from playground.model import decoding, generation, loading
-    from playground.run import hardware
 
     how = "free" if options.free else "constrained" if options.constrained else "grounded"
     tokenizer, model, base = loading.load_checkpoint(settings, options.source)

@@ -17,9 +17,11 @@ manifest.json. Next: 06_dpo.py
 import time
 
 import tools as toolbox
+from playground.grammar.jump import jump
 from playground.judge import scoring
-from playground.model import decoding, prompting
-from playground.run import artifacts, console, recipe
+from playground.model import decoding, generation, loading, prompting
+from playground.report import tracing
+from playground.run import artifacts, console, hardware, recipe
 from playground.run.errors import UserError
 from playground.run.files import read_json, read_records, write_json, write_jsonl
 
@@ -47,8 +49,6 @@ def masked_decoding(model, tokenizer, prompt_ids, matcher, max_new_tokens, watch
     """
     import torch
 
-    from playground.grammar.jump import jump
-
     ids = jump(matcher, tokenizer, [], max_new_tokens)  # {"tool": " has no alternative
     if watch and ids:
         watch(None, None, None, ids)
@@ -73,7 +73,6 @@ def masked_decoding(model, tokenizer, prompt_ids, matcher, max_new_tokens, watch
 
 def trace(model, tokenizer, prompt, compiled, settings):
     """([{...} of each step], the text): what the model wanted, the mask removed, was chosen and was jumped over."""
-    from playground.model import generation
 
     steps = []
 
@@ -106,8 +105,6 @@ def show_steps(steps):
 
 def one_request(settings, options, tools):
     """Answer --prompt with the fine-tuned model: under the tools' grammar for it, or under that of --schema."""
-    from playground.model import loading
-    from playground.report import tracing
 
     tokenizer, model, base = loading.load_checkpoint(settings, "03_finetune")
     if options.schema:
@@ -130,7 +127,6 @@ def one_request(settings, options, tools):
 
 def compare(name, model, tokenizer, requests, tools, settings):
     """Yield (decoding, completions, summary) of the test requests."""
-    from playground.model import generation
 
     for way in WAYS if name == "sft" else decoding.DECODINGS:
         grammars = decoding.grammars_of_calls(tools, tokenizer, way.partition(",")[0])
@@ -159,10 +155,6 @@ def main():
         one_request(settings, options, tools)
         return
     requests = read_records(paths[0])[: settings["constrained"]["requests"]]
-
-    from playground.model import loading
-    from playground.report import tracing
-    from playground.run import hardware
 
     tokenizer, tuned, base = loading.load_checkpoint(settings, "03_finetune")
     untouched = loading.load_model(base["path"], settings)

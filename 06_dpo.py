@@ -3,14 +3,12 @@
     python 06_dpo.py
     accelerate launch --config_file configs/accelerate/gpus.yaml 06_dpo.py       # see docs/scaling.md
 
-SFT shows the model what is right, but never what is wrong. Here the fine-tuned model answers requests that it has not
-learned from, with sampling, and every call is executed. An answer with another outcome than the wanted one is
-*rejected*; what is *chosen* over it is the right call where somebody has given it (feedback.jsonl), else another
-sample that did bring about the outcome (rl.jsonl). Training raises the probability of the chosen answer over the
-rejected one, relative to the model it started from (the reference): `dpo_loss`, below.
+SFT shows the model what is right, but never what is wrong. Here it answers requests that it has not learned from, with
+sampling, and every call is executed. An answer with another outcome than the wanted one is *rejected*; what is *chosen*
+over it is the right call where somebody has given it (feedback.jsonl), else another sample that did bring about the
+outcome (rl.jsonl). Training makes the chosen answer more probable than the rejected one: `dpo_loss`, below.
 
-After every epoch the model answers the validation requests, greedily as at the start. The checkpoint with the most
-exact calls is kept, of equals the one with more valid JSON; where none is better than the start, the start.
+After every epoch the model answers the validation requests. The best checkpoint is kept, or the start.
 
 Writes outputs/06_dpo/: pairs.jsonl, the model, metrics.json, log.jsonl, dpo.png, manifest.json. Next: 07_ppo.py
 """
@@ -22,9 +20,10 @@ import random
 import time
 from functools import partial
 
-from playground.judge import scoring
-from playground.model import prompting
-from playground.run import artifacts, console, parallel, recipe, tracking
+from playground.judge import evaluation, scoring
+from playground.model import generation, loading, prompting, weights
+from playground.report import training
+from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
 from playground.run.files import later_files, read_records, read_requests, write_json, write_jsonl
 
@@ -69,8 +68,6 @@ def find_pair(request, samples, tools):
 def collect_pairs(model, tokenizer, requests, given, tools, settings):
     """At most `dpo.max_pairs` pairs, one a request, and those that came with imported data (stage 02's pairs.jsonl),
     which may take half of the places."""
-    from playground.model import generation
-
     dpo, count = settings["dpo"], settings["dpo"]["samples"]
     prompts = [request["prompt"] for request in requests for _ in range(count)]
     samples = generation.generate(
@@ -96,7 +93,7 @@ def encode(pair, tokenizer):
 
 
 def quality(validation):
-    """By what a checkpoint is better than another."""
+    """By what a checkpoint is better than another; of equals the one with more valid JSON."""
     return validation["exact_call"], validation["format_correctness"]
 
 
@@ -109,9 +106,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from playground.model import loading, weights
     from playground.model.muon import MuonAdamW
-    from playground.run import hardware
 
     disable_progress_bars()
     dpo = settings["dpo"]
@@ -175,16 +170,10 @@ def main():
              for row in read_records(path, ("id", "prompt", "chosen", "rejected"))]  # fmt: skip
     sft_manifest = artifacts.require(settings["output_dir"], "03_finetune")
 
-    from playground.judge import evaluation
-    from playground.model import generation, loading, weights
-    from playground.report import training
-    from playground.run import hardware
-
     tokenizer, model, base = loading.load_start(settings, "03_finetune", paths["tools.json"])
     start = None if settings["model"]["use_lora"] else copy.deepcopy(model)
     sft = recipe.sft_settings(settings, base["kind"])
     fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, settings=settings)
-
     validate = partial(evaluation.validate, tokenizer=tokenizer, records=validation, tools=tools, settings=settings)
     inputs = [*paths.values(), *later_files(settings["output_dir"]), *given_files, sft_manifest]
     with (
@@ -227,14 +216,14 @@ def main():
         if not parallel.is_main():
             return
 
-        before, best = validations[0], max(validations, key=quality)  # the first of equals
+        best = max(validations, key=quality)  # the first of equals
         log = [{"step": row["step"], **{name: row[name] for name in LOGGED}}
                for row in trainer.state.log_history if "loss" in row]  # fmt: skip
         tokens = dpo["epochs"] * sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
         training.write(artifact, model, log, validations, best, seconds, tokens, {"pairs": dict(kinds)})
         write_jsonl(artifact / "pairs.jsonl", pairs)
 
-    print(f"{training.sentence(before, validations[-1], seconds)} Step {best['step']} is kept.")
+    print(f"{training.sentence(validations[0], validations[-1], seconds)} Step {best['step']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('07_ppo.py')}")
 
 

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import tools as toolbox
 from playground import schemas
-from playground.judge import evaluation, scoring, statistics
+from playground.judge import bfcl, evaluation, scoring, statistics
+from playground.model import generation, loading
 from playground.model.decoding import DECODINGS, grammar_of, grammars_of_calls
-from playground.run import artifacts, console, parallel, recipe
+from playground.report import markdown, page, tables
+from playground.run import artifacts, console, hardware, manifest, parallel, recipe
 from playground.run.errors import UserError
 from playground.run.files import read_records, sha256, write_json, write_jsonl
 
@@ -43,7 +45,6 @@ def find_models(settings, wanted):
 
     wanted: what `--model` names, or None; it comes last where it is not the base model anyway.
     """
-    from playground.model import loading
 
     output_dir = settings["output_dir"]
     base = loading.find_base(artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]["name"])
@@ -65,7 +66,6 @@ def find_models(settings, wanted):
 
 def answer(model, tokenizer, records, settings, grammar, temperature, progress):
     """Rows for predictions.jsonl: the model's outputs to the records, a record as often as it is given."""
-    from playground.model import generation
 
     begin = time.time()
     completions = generation.generate(
@@ -93,7 +93,6 @@ def score_rows(rows, records, tools):
 
 def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
     """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
-    from playground.model import loading
 
     evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
     resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
@@ -122,9 +121,6 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
 
 def evaluate_leaderboard(folder, settings):
     """Ask `--model` the Berkeley leaderboard's requests, free and constrained, and check its calls."""
-    from playground.judge import bfcl
-    from playground.model import generation, loading
-    from playground.run import hardware
 
     categories = bfcl.load(folder)
     base = loading.find_base(settings["model"]["name"])
@@ -165,8 +161,6 @@ def evaluate_leaderboard(folder, settings):
 def main():
     settings, options = recipe.arguments(__doc__, add_flags)
     if options.compare:
-        from playground.report import markdown
-
         print(markdown.compare(options.compare))
         return
     artifacts.lock(settings)
@@ -184,9 +178,6 @@ def main():
     tools = toolbox.load_tools(tool_file)
     base = artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]
     found, left_out = find_models(settings, getattr(options, "model.name"))
-
-    from playground.report import markdown, page, tables
-    from playground.run import manifest
 
     predictions = evaluation.Predictions(
         Path(output_dir) / STAGE / "predictions.jsonl", datasets, evaluation.hash_settings(settings, tool_file)

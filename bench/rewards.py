@@ -30,7 +30,7 @@ from playground.run.files import read_json, read_jsonl, read_records, write_json
 
 ROOT = Path(__file__).parents[1]
 CONFIG, DATA, SFT = "configs/few_labels.json", "02_create_dataset", "03_finetune"
-EPOCHS = 4  # over all the right calls
+EPOCHS = 2  # over all the right calls
 SAMPLES, RESAMPLES = 8, 10_000
 ABLATION = {
     "no KL penalty": {"kl_coef": 0},
