@@ -2,6 +2,7 @@
 
     python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
     python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2
+    python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2 --seeds 0 --without 06_dpo 07_ppo
     python -m playground readme
 
 Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), and writes
@@ -42,7 +43,7 @@ def run_seed(seed, options):
     output_dir = Path(options.out) / f"seed-{seed}"
     flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags]
     for script in SCRIPTS:
-        if not (output_dir / script.stem).exists():
+        if script.stem not in options.without and not (output_dir / script.stem).exists():
             subprocess.run([sys.executable, script, *flags], cwd=readme.ROOT, check=True)
     return output_dir
 
@@ -71,6 +72,8 @@ def answers(output_dir):
     requests = [row["request"] for row in read_jsonl(readme.ROOT / "configs" / "requests.jsonl")]
     found = {request: {} for request in requests}
     for model_name, stage in MODELS.items():
+        if stage and not (output_dir / stage).exists():
+            continue
         tokenizer, model, base = loading.load_checkpoint(settings, stage or "03_finetune")
         if stage is None:
             model = loading.load_model(base["path"], settings)
@@ -99,12 +102,17 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", default="outputs/seeds")
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--without", nargs="+", default=[], help="stages that are not run, such as 06_dpo")
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
     grids = [read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
-    manifests = [{path.stem: artifacts.read_manifest(run, path.stem) for path in SCRIPTS} for run in runs]
-    training = [{stage: read_json(run / stage / "metrics.json") for stage in TRAINING} for run in runs]
+    stages = [path.stem for path in SCRIPTS if path.stem not in options.without]
+    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in runs]
+    training = [
+        {stage: read_json(run / stage / "metrics.json") for stage in TRAINING if stage in stages} for run in runs
+    ]
+    compared = {name: step for name, step in STEPS.items() if all(model in grids[0]["test"] for model, _ in step)}
     record = record_of(options)
     if record == readme.RECORDED:
         keep_curves(runs[0])
@@ -128,12 +136,12 @@ def main():
             for split, cells in grids[0].items()
         },
         "differences": {
-            split: {name: paired(runs, split, *step) for name, step in STEPS.items()}
+            split: {name: paired(runs, split, *step) for name, step in compared.items()}
             for split in grids[0]
         },
         "answers": answers(runs[0]),
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
-        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in TRAINING},
+        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in training[0]},
     })  # fmt: skip
     recorded = read_json(record)
     print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))

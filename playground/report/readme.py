@@ -72,16 +72,19 @@ def summary(found):
         for name, recorded in found.items():
             for column in ("schema valid", "exact call", "exact, by hand"):
                 split, metric = COLUMNS[column]
-                value = mean_and_range(recorded["splits"][split][model][decoding][metric])
+                cells = recorded["splits"][split].get(model)  # a stage may not have been run
+                value = mean_and_range(cells[decoding][metric]) if cells else None
                 row[f"{name}: {column}" if len(found) > 1 else column] = tables.rate(value, bounds=False)
         rows.append(row)
     return tables.table(rows, list(rows[0]))
 
 
 def minutes(found):
-    """How long the sequence took for each recorded model, as a sentence."""
+    """How long the sequence took for each model of which all of it is recorded, as a sentence."""
     said = []
     for name, recorded in found.items():
+        if "07_ppo" not in recorded["seconds"]:
+            continue
         wholes = [sum(seconds) / 60 for seconds in zip(*recorded["seconds"].values(), strict=True)]
         said.append(f"{mean(wholes):.0f} minutes with the {name} model ({recorded['machine']})")
     return f"The whole sequence took {' and '.join(said)}."
@@ -117,7 +120,7 @@ def differences(recorded):
 def failures(recorded):
     """How the wrong outputs to the test are wrong: each kind's share of the requests, mean over the seeds."""
     models = recorded["splits"]["test"]
-    cells = {tables.row_name(*name): models[name[0]][name[1]] for name in WRONG}
+    cells = {tables.row_name(*name): models[name[0]][name[1]] for name in WRONG if name[0] in models}
     rows = []
     for kind in scoring.FAILURES:
         found = {
@@ -197,6 +200,9 @@ def draw(found, shade):
     panels = figure.subplots(len(found), 1, squeeze=False).flatten()
     for axis, (name, recorded) in zip(panels, found.items(), strict=True):
         for place, (model, decoding) in enumerate(STEPS.values()):
+            if model not in recorded["splits"]["test"]:
+                axis.text(0.015, place, "not run", va="center", color=ink, fontsize=8)
+                continue
             for split, height, shift in (("test", 0.44, -0.2), ("test_wild", 0.3, 0.2)):
                 seeds = mean_and_range(recorded["splits"][split][model][decoding]["exact_call"])
                 share = seeds["value"]
