@@ -73,7 +73,6 @@ def masked_decoding(model, tokenizer, prompt_ids, matcher, max_new_tokens, watch
 
 def trace(model, tokenizer, prompt, compiled, settings):
     """([{...} of each step], the text): what the model wanted, the mask removed, was chosen and was jumped over."""
-
     steps = []
 
     def watch(logits, allowed, token, jumped):
@@ -105,7 +104,6 @@ def show_steps(steps):
 
 def one_request(settings, options, tools):
     """Answer --prompt with the fine-tuned model: under the tools' grammar for it, or under that of --schema."""
-
     tokenizer, model, base = loading.load_checkpoint(settings, "03_finetune")
     if options.schema:
         schema = read_json(options.schema)
@@ -127,7 +125,6 @@ def one_request(settings, options, tools):
 
 def compare(name, model, tokenizer, requests, tools, settings):
     """Yield (decoding, completions, summary) of the test requests."""
-
     for way in WAYS if name == "sft" else decoding.DECODINGS:
         grammars = decoding.grammars_of_calls(tools, tokenizer, way.partition(",")[0])
         begin = time.time()

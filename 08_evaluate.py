@@ -45,7 +45,6 @@ def find_models(settings, wanted):
 
     wanted: what `--model` names, or None; it comes last where it is not the base model anyway.
     """
-
     output_dir = settings["output_dir"]
     base = loading.find_base(artifacts.read_manifest(output_dir, STAGES["sft"])["base_model"]["name"])
     found, left_out = {"base": (base["path"], None)}, {}
@@ -66,7 +65,6 @@ def find_models(settings, wanted):
 
 def answer(model, tokenizer, records, settings, grammar, temperature, progress):
     """Rows for predictions.jsonl: the model's outputs to the records, a record as often as it is given."""
-
     begin = time.time()
     completions = generation.generate(
         model, tokenizer, [record["prompt"] for record in records], settings, grammar=grammar,
@@ -93,7 +91,6 @@ def score_rows(rows, records, tools):
 
 def evaluate_model(name, folder, base_path, splits, tools, predictions, settings):
     """({split: {decoding: cell}}, {split: {decoding: greedy scores}}, hash) of a model, loaded only if need be."""
-
     evaluate, model_hash = settings["evaluate"], evaluation.hash_model(folder, base_path)
     resamples, tokenizer, cells, scores = evaluate["bootstrap_samples"], None, {}, {}
     for split, records in splits.items():
@@ -121,7 +118,6 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
 
 def evaluate_leaderboard(folder, settings):
     """Ask `--model` the Berkeley leaderboard's requests, free and constrained, and check its calls."""
-
     categories = bfcl.load(folder)
     base = loading.find_base(settings["model"]["name"])
     tokenizer, model = loading.load(base["path"], settings)

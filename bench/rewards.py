@@ -9,7 +9,8 @@ last row takes, and with SFT on the right calls of all those requests, which is 
 leaves out or changes one thing of PPO's at a time. Each row: exact calls, greedy and free, on the test and by hand; and
 of eight samples to every second test request how many have the right outcome (pass@1), and for how many requests at
 least one has (pass@8). In brackets: the difference from the first row, and its paired 95% interval over the requests.
-Kept as Markdown in bench/rewards.md and bench/ablation.md; what is there is not run again.
+Kept as Markdown in bench/rewards.md and bench/ablation.md, and PPO's curves in bench/few_labels.png; what is there is
+not run again.
 """
 
 import argparse
@@ -120,6 +121,7 @@ def compared(start, seed, out):
     longer = EPOCHS * len(everything) / len(few)  # as many steps
     for stage in ("06_dpo", "07_ppo"):
         run(stage, start, seed)
+    shutil.copyfile(start / "07_ppo" / "ppo.png", Path(__file__).with_name("few_labels.png"))
     fine_tuned(start, out / "longer", seed, few, longer)
     fine_tuned(start, out / "labels", seed, everything, EPOCHS)
     return {

@@ -229,7 +229,7 @@ def filled(text):
         "results": each(results), "differences": each(differences), "failures": each(failures), "costs": each(costs),
         "settings": lambda _: recipe.table(),
         **{name: lambda _, name=name: kept(name) for name in KEPT},
-        **{name: curves(name) for name in ("balance", "loss", "dpo", "ppo")},
+        **{name: curves(name) for name in ("balance", "loss", "dpo", "ppo", "few_labels")},
     }  # fmt: skip
     found = recordings()
 

@@ -19,8 +19,8 @@ CURVES = {
         "validation/exact_call": "exact calls on validation",
     }),
     "07_ppo": ("ppo.png", "update", {
-        **dict.fromkeys(("reward/mean", "reward/outcome", "kl", "approx_kl", "clipfrac", "policy_loss", "value_loss",
-                         "explained_variance", "response_length")),
+        **dict.fromkeys(("reward/mean", "reward/outcome", "compared", "kl", "approx_kl", "clipfrac", "policy_loss",
+                         "value_loss", "explained_variance", "response_length")),
         "validation/reward": "reward on validation",
         "validation/exact_call": "exact calls on validation",
     }),
