@@ -119,6 +119,7 @@ def compared(start, seed, out):
     everything = [*few, *calls]
     random.Random(seed).shuffle(everything)
     longer = EPOCHS * len(everything) / len(few)  # as many steps
+    asked = recipe.load(ROOT / CONFIG)["dpo"]["requests"]
     for stage in ("06_dpo", "07_ppo"):
         run(stage, start, seed)
     shutil.copyfile(start / "07_ppo" / "ppo.png", Path(__file__).with_name("few_labels.png"))
@@ -127,7 +128,7 @@ def compared(start, seed, out):
     return {
         "SFT on 100 records": measured(start, SFT),
         f"the same for {longer:.0f} epochs": measured(out / "longer", SFT),
-        f"DPO on the outcomes of {len(calls)} requests": measured(start, "06_dpo"),
+        f"DPO on the outcomes of {min(asked, len(calls))} requests": measured(start, "06_dpo"),
         f"PPO on the outcomes of {len(calls)} requests": measured(start, "07_ppo"),
         f"SFT on the right calls of all {len(everything)}": measured(out / "labels", SFT),
     }
