@@ -2,15 +2,17 @@
 
     python bench/rewards.py --out outputs/rewards
     python bench/rewards.py --out outputs/rewards --ablation
+    python bench/rewards.py --out outputs/rewards --default
 
-All by configs/few_labels.json: SFT on 100 records, and 3,000 other requests of which only the outcome is known. The
-first command compares DPO and PPO on those with SFT alone, with SFT on the same 100 records for as many steps as the
-last row takes, and with SFT on the right calls of all those requests, which is what labels would buy. The second one
-leaves out or changes one thing of PPO's at a time. Each row: exact calls, greedy and free, on the test and by hand; and
-of eight samples to every second test request how many have the right outcome (pass@1), and for how many requests at
-least one has (pass@8). In brackets: the difference from the first row, and its paired 95% interval over the requests.
-Kept as Markdown in bench/rewards.md and bench/ablation.md, and PPO's curves in bench/few_labels.png; what is there is
-not run again.
+But for the last all by configs/few_labels.json: SFT on 100 records, and 3,000 other requests of which only the outcome
+is known. The first command compares DPO and PPO on those with SFT alone, with SFT on the same 100 records for as many
+steps as the last row takes, and with SFT on the right calls of all those requests, which is what labels would buy. The
+second one leaves out or changes one thing of PPO's at a time. The third compares DPO and PPO by the default recipe with
+its SFT continued, on the right calls of the requests that DPO asks, for as many steps. Each row: exact calls, greedy
+and free, on the test and by hand; and of eight samples to every second test request how many have the right outcome
+(pass@1), and for how many requests at least one has (pass@8). In brackets: the difference from the first row, and its
+paired 95% interval over the requests. Kept as Markdown in bench/rewards.md, ablation.md and continued.md, and PPO's
+curves in bench/few_labels.png; what is there is not run again.
 """
 
 import argparse
@@ -27,10 +29,11 @@ from playground.data import sources
 from playground.judge import scoring, statistics
 from playground.model import generation, loading
 from playground.run import recipe
-from playground.run.files import read_json, read_jsonl, read_records, write_json, write_jsonl
+from playground.run.files import read_json, read_jsonl, read_log, read_records, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
-CONFIG, DATA, SFT = "configs/few_labels.json", "02_create_dataset", "03_finetune"
+FEW, DEFAULT = "configs/few_labels.json", "configs/default.json"
+DATA, SFT = "02_create_dataset", "03_finetune"
 EPOCHS = 2  # over all the right calls
 SAMPLES, RESAMPLES = 8, 10_000
 ABLATION = {
@@ -44,10 +47,10 @@ ABLATION = {
 }
 
 
-def run(stage, output_dir, seed, settings=()):
+def run(stage, output_dir, seed, settings=(), config=FEW, model="embedded"):
     """A stage's artifact in `output_dir`, made once."""
     if not (output_dir / stage).exists():
-        flags = ["--config", CONFIG, "--model", "embedded", "--output-dir", str(output_dir), "--seed", str(seed)]
+        flags = ["--config", config, "--model", str(model), "--output-dir", str(output_dir), "--seed", str(seed)]
         more = [flag for key, value in settings for flag in ("--set", f"{key}={json.dumps(value)}")]
         subprocess.run([sys.executable, f"{stage}.py", *flags, *more], cwd=ROOT, check=True)
 
@@ -62,7 +65,7 @@ def beside(start, output_dir, *stages):
 
 def labelled(start, seed):
     """The requests of rl.jsonl as records, with the calls that stage 02 does not write there."""
-    settings = recipe.load(ROOT / CONFIG, [("seed", seed), ("output_dir", str(start))])
+    settings = recipe.load(ROOT / FEW, [("seed", seed), ("output_dir", str(start))])
     prompts = [row["prompt"] for row in read_jsonl(start / DATA / "rl.jsonl")]
     more = {**settings["dataset"], "feedback": 2 * len(prompts), "unlabelled": 0}
     by_prompt = {row["prompt"]: row for row in sources.build({**settings, "dataset": more}).feedback}
@@ -119,7 +122,7 @@ def compared(start, seed, out):
     everything = [*few, *calls]
     random.Random(seed).shuffle(everything)
     longer = EPOCHS * len(everything) / len(few)  # as many steps
-    asked = recipe.load(ROOT / CONFIG)["dpo"]["requests"]
+    asked = recipe.load(ROOT / FEW)["dpo"]["requests"]
     for stage in ("06_dpo", "07_ppo"):
         run(stage, start, seed)
     shutil.copyfile(start / "07_ppo" / "ppo.png", Path(__file__).with_name("few_labels.png"))
@@ -131,6 +134,28 @@ def compared(start, seed, out):
         f"DPO on the outcomes of {min(asked, len(calls))} requests": measured(start, "06_dpo"),
         f"PPO on the outcomes of {len(calls)} requests": measured(start, "07_ppo"),
         f"SFT on the right calls of all {len(everything)}": measured(out / "labels", SFT),
+    }
+
+
+def continued(start, seed, out):
+    for stage in ("06_dpo", "07_ppo"):
+        run(stage, start, seed, config=DEFAULT)
+    calls, sft = read_jsonl(start / DATA / "feedback.jsonl"), recipe.sft_settings(recipe.load(), "embedded")
+    steps = max(row["step"] for row in read_log(start / "06_dpo" / "log.jsonl") if "step" in row)
+    folder = beside(start, out / "continued", DATA)
+    write_jsonl(folder / DATA / "train.jsonl", calls)
+    kept = ("optimizer", "average_from", "batch_size", "group_by_length")
+    settings = [(f"sft.{key}", sft[key]) for key in kept]
+    settings += [
+        ("sft.learning_rate", sft["learning_rate"] / 2),
+        ("sft.epochs", steps * sft["batch_size"] / len(calls)),
+    ]
+    run(SFT, folder, seed, settings, DEFAULT, start / SFT / "model")
+    return {
+        "SFT on 500 records": measured(start, SFT),
+        f"{steps} steps more on {len(calls)} right calls": measured(folder, SFT),
+        "DPO": measured(start, "06_dpo"),
+        "PPO": measured(start, "07_ppo"),
     }
 
 
@@ -148,16 +173,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/rewards"))
-    parser.add_argument("--ablation", action="store_true", help="change one thing of PPO's at a time")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--ablation", action="store_true", help="change one thing of PPO's at a time")
+    asked.add_argument("--default", action="store_true", help="by the default recipe, beside SFT that goes on")
     options = parser.parse_args()
     out = options.out.resolve() / f"seed-{options.seed}"
-    start = out / "few"
+    name = "ablation" if options.ablation else "continued" if options.default else "rewards"
+    start, config = (out / "default", DEFAULT) if options.default else (out / "few", FEW)
     for stage in (DATA, SFT):
-        run(stage, start, options.seed)
-    made = table((ablated if options.ablation else compared)(start, options.seed, out))
+        run(stage, start, options.seed, config=config)
+    compare = {"ablation": ablated, "continued": continued, "rewards": compared}[name]
+    made = table(compare(start, options.seed, out))
     print(made)
-    kept = Path(__file__).with_name("ablation.md" if options.ablation else "rewards.md")
-    kept.write_text(f"{made}\n\nSeed {options.seed}.\n", encoding="utf-8")
+    Path(__file__).with_name(f"{name}.md").write_text(f"{made}\n\nSeed {options.seed}.\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

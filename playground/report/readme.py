@@ -20,7 +20,14 @@ from playground.run.files import read_json
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-KEPT = "rewards", "ablation", "teacher", "unseen_tools", "own_tools"  # benchmarks of learning, bench/NAME.md
+KEPT = (
+    "rewards",
+    "ablation",
+    "continued",
+    "teacher",
+    "unseen_tools",
+    "own_tools",
+)  # benchmarks of learning, bench/NAME.md
 RECORDED = ROOT / "bench" / "seeds.json"
 MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
 PICTURES = {"light": ROOT / "bench" / "ladder.png", "dark": ROOT / "bench" / "ladder-dark.png"}
@@ -158,7 +165,8 @@ def each(part):
 def kept(benchmark):
     """What a benchmark of learning found when it was last run."""
     path = ROOT / "bench" / f"{benchmark}.md"
-    command = {"ablation": "rewards.py --ablation"}.get(benchmark, f"{benchmark}.py")
+    flags = {"ablation": "rewards.py --ablation", "continued": "rewards.py --default"}
+    command = flags.get(benchmark, f"{benchmark}.py")
     missing = f"Not recorded yet: `python bench/{command}` does it."
     return path.read_text(encoding="utf-8").strip() if path.exists() else missing
 
