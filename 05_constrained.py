@@ -17,7 +17,6 @@ manifest.json. Next: 06_dpo.py
 import time
 
 import tools as toolbox
-from playground.grammar.jump import jump
 from playground.judge import scoring
 from playground.model import decoding, generation, loading, prompting
 from playground.report import tracing
@@ -48,6 +47,8 @@ def masked_decoding(model, tokenizer, prompt_ids, matcher, max_new_tokens, watch
     ids that were appended without asking the model.
     """
     import torch
+
+    from playground.grammar.jump import jump
 
     ids = jump(matcher, tokenizer, [], max_new_tokens)  # {"tool": " has no alternative
     if watch and ids:

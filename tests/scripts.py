@@ -45,9 +45,7 @@ def run_here(stage, output_dir, *arguments, model="embedded", status=0):
 
 
 def run_all(output_dir, model):
-    """{stage: what it printed} of the whole sequence; every other stage in a process of its own, as a user has it."""
-    ways = (run, run_here)
-    return {stage: ways[place % 2](stage, output_dir, model=model) for place, stage in enumerate(STAGES)}
+    return {stage: run(stage, output_dir, model=model) for stage in STAGES}
 
 
 def metrics(output_dir, stage):
