@@ -66,8 +66,7 @@ def find_pair(request, samples, tools):
 
 
 def collect_pairs(model, tokenizer, requests, given, tools, settings):
-    """At most `dpo.max_pairs` pairs, one a request, and those that came with imported data (stage 02's pairs.jsonl),
-    which may take half of the places."""
+    """At most `dpo.max_pairs` pairs, one a request; those that came with imported data may take half of the places."""
     dpo, count = settings["dpo"], settings["dpo"]["samples"]
     prompts = [request["prompt"] for request in requests for _ in range(count)]
     samples = generation.generate(
