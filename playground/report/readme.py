@@ -204,19 +204,19 @@ def draw(found, shade):
     from matplotlib.figure import Figure
 
     paper, ink = INKS[shade]
-    figure = Figure(figsize=(4.8, 0.6 + 2.9 * len(found)), layout="constrained", facecolor=paper)
-    panels = figure.subplots(len(found), 1, squeeze=False).flatten()
+    run = {name: {step: of for step, of in STEPS.items() if of[0] in recorded["splits"]["test"]}
+           for name, recorded in found.items()}  # fmt: skip
+    counts = [len(steps) for steps in run.values()]
+    figure = Figure(figsize=(4.8, 0.6 + 0.4 * sum(counts)), layout="constrained", facecolor=paper)
+    panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=counts).flatten()
     for axis, (name, recorded) in zip(panels, found.items(), strict=True):
-        for place, (model, decoding) in enumerate(STEPS.values()):
-            if model not in recorded["splits"]["test"]:
-                axis.text(0.015, place, "not run", va="center", color=ink, fontsize=8)
-                continue
+        for place, (model, decoding) in enumerate(run[name].values()):
             for split, height, shift in (("test", 0.44, -0.2), ("test_wild", 0.3, 0.2)):
                 seeds = mean_and_range(recorded["splits"][split][model][decoding]["exact_call"])
                 share = seeds["value"]
                 axis.barh(place + shift, share, height, color=plots.colour(model), alpha=1 if split == "test" else 0.5)
                 axis.text(share + 0.015, place + shift, f"{share:.0%}", va="center", color=ink, fontsize=8)
-        axis.set_yticks(range(len(STEPS)), STEPS, color=ink, fontsize=10)
+        axis.set_yticks(range(len(run[name])), run[name], color=ink, fontsize=10)
         axis.set(xlim=(0, 1.08), xticks=[])
         axis.set_title(f"{name} model: exact calls", color=ink, fontsize=11, loc="left")
         axis.invert_yaxis()
