@@ -28,7 +28,6 @@ from playground.run.errors import UserError
 from playground.run.files import later_files, read_records, read_requests, write_json, write_jsonl
 
 STAGE = "06_dpo"
-LOGGED = "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"
 MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
 
 
@@ -216,8 +215,8 @@ def main():
             return
 
         best = max(validations, key=quality)  # the first of equals
-        log = [{"step": row["step"], **{name: row[name] for name in LOGGED}}
-               for row in trainer.state.log_history if "loss" in row]  # fmt: skip
+        drawn = {"step", *training.CURVES[STAGE][2]}
+        log = [{name: row[name] for name in row if name in drawn} for row in trainer.state.log_history if "loss" in row]
         tokens = dpo["epochs"] * sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
         training.write(artifact, model, log, validations, best, seconds, tokens, {"pairs": dict(kinds)})
         write_jsonl(artifact / "pairs.jsonl", pairs)

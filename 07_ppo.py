@@ -118,7 +118,8 @@ class Learner:
         use_lora = settings["model"]["use_lora"]
         self.reference = None if use_lora else copy.deepcopy(policy).requires_grad_(False)  # else the adapter is off
         self.policy, self.tokenizer = weights.add_lora(policy, settings).eval() if use_lora else policy, tokenizer
-        self.average = copy.deepcopy(self.policy).requires_grad_(False)
+        self.average = copy.deepcopy(self.policy)
+        self.averaged = [parameter for parameter in self.average.parameters() if parameter.requires_grad]
         self.labelled = {
             "prompts": [prompting.encode_prompt(record["prompt"], tokenizer) for record in records],
             "completions": [prompting.encode_completion(record["completion"], tokenizer) for record in records],
@@ -227,7 +228,7 @@ def update_policy(learner, answers, settings, rng):
         rollout, watched = build_rollout(learner, compared, settings["ppo"])
         row |= watched | optimize(learner, rollout, settings["ppo"], rng)
         with torch.no_grad():
-            for average, new in zip(learner.average.parameters(), learner.policy.parameters(), strict=True):
+            for average, new in zip(learner.averaged, learner.parameters, strict=False):  # but for the value head
                 average.lerp_(new, 1 - settings["ppo"]["average"])
     return row
 
@@ -240,7 +241,7 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
     from tqdm import tqdm
 
     ppo, checkpoint = settings["ppo"], artifact / "checkpoint-last.pt"
-    state = [*learner.parameters, *learner.average.parameters()]
+    state = [*learner.parameters, *learner.averaged]
     progress = weights.restore_checkpoint(checkpoint, state, learner.optimizer)
     if progress is None:
         progress = {"update": 0, "seconds": 0.0, "log": [], "validations": [{"update": 0, **validate()}]}
@@ -278,12 +279,12 @@ def main():
     settings, _ = recipe.arguments(__doc__)
     artifacts.lock(settings)
     paths, records, validation, tools = artifacts.dataset(settings["output_dir"])
-    requests = read_requests(settings["output_dir"]) or records
-    ppo = settings["ppo"]
+    requests, ppo = read_requests(settings["output_dir"]), settings["ppo"]
     start_manifest = artifacts.require(settings["output_dir"], ppo["start"])
 
     tokenizer, policy, base = loading.load_start(settings, ppo["start"], paths["tools.json"])
     records, requests = (generation.leave_out_long(rows, tokenizer, policy, settings) for rows in (records, requests))
+    requests = requests or records
     learner = Learner(policy, tokenizer, settings, records)
     count = min(ppo["requests"], len(requests))
     grammar = decoding.grammars_of_calls(tools, tokenizer, ppo["decoding"])

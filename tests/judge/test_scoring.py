@@ -303,7 +303,7 @@ def test_the_outcome_of_an_answer_in_words_is_the_answer():
     said = {"tool": "respond", "args": {"message": "It is 18 °C and cloudy in Oslo."}}
     request = {"prompt": prompt, "outcome": toolbox.outcome_of(said, TOOLS)}
     assert outcome(toolbox.to_json(said), request)["outcome"] == 1
-    # All of these state the result, and a policy that was paid for that learned to say the second.
+    # Both state the result, in good form and without a number or name of their own: that is not enough to be paid.
     for message in ("In Oslo it is cloudy, at 18 °C.", "It is 18 °C and cloudy in cloudy."):
         found = outcome(toolbox.to_json({"tool": "respond", "args": {"message": message}}), request)
         assert found == {"format": 1, "tool": 1, "outcome": 0}

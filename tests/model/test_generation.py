@@ -68,6 +68,7 @@ def test_random_weights_at_high_temperature_make_valid_calls_under_the_grammar(r
     for completion in completions:
         assert toolbox.validate_call(toolbox.parse_call(completion.text), TOOLS) == []
         assert len(completion.token_ids) <= budget
+        assert completion.ended  # also where the limit has left no room for the end token
 
 
 def test_sampling_is_repeated_by_its_seed(random_model, tokenizer):

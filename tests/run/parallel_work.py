@@ -156,13 +156,12 @@ def preference_curve(folder):
     """The losses of two epochs of stage 06 in fp32 on 24 pairs in batches of 8."""
     stage = importlib.import_module("06_dpo")
     hardware.has_bf16 = lambda: False
-    stage.LOG_EVERY = 1
     tokenizer, model = small_model(folder)
     settings = settings_for(folder, dpo={"batch_size": 8, "epochs": 2, "learning_rate": 1e-3})
     sft, pairs = recipe.sft_settings(settings, "hub"), []
     for number, record in enumerate(records_of(24)):
-        ids = prompting.encode_completion(f"wrong {number}", tokenizer)
-        pairs.append(stage.pair_of(record, "wrong value", "test", record["completion"], f"wrong {number}", ids))
+        rejected_ids = prompting.encode_completion(f"wrong {number}", tokenizer)
+        pairs.append({"prompt": record["prompt"], "chosen": record["completion"], "rejected_ids": rejected_ids})
     with artifacts.stage(settings, "06_dpo", resume=True) as artifact:
         arguments = (model, tokenizer, parallel.even(pairs), sft, settings, artifact, lambda *_: None)
         trainer = stage.build_trainer(*arguments)

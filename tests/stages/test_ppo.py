@@ -373,11 +373,20 @@ def test_an_update_whose_rewards_are_all_the_same_changes_nothing(tmp_path):
     assert all(map(torch.equal, learned.policy.state_dict().values(), start.state_dict().values()))
 
 
-def test_a_loss_that_is_not_a_number_stops_before_it_reaches_what_is_kept(tmp_path):
+def test_a_loss_that_is_not_a_number_stops_before_it_reaches_the_weights(tmp_path, monkeypatch):
+    loss, learned = stage.ppo_loss, toy_learner(tmp_path)
+    for group in learned.optimizer.param_groups:
+        group["lr"] = TOY["learning_rate"]
+    start = [parameter.clone() for parameter in learned.parameters]
+
+    def poisoned(*arguments):
+        value, watched = loss(*arguments)
+        return value * float("nan"), watched
+
+    monkeypatch.setattr(stage, "ppo_loss", poisoned)
     with pytest.raises(UserError, match="the loss is not a number"):
-        train_toy(tmp_path, updates=2, learning_rate=1e30)
-    kept = loading.load_model(tmp_path / "partial" / "model", recipe.load())
-    assert all(parameter.isfinite().all() for parameter in kept.parameters())
+        stage.update_policy(learned, toy_sample(learned, 4)(random.Random(0)), toy_settings(), random.Random(0))
+    assert all(map(torch.equal, start, learned.parameters))
 
 
 def test_the_checkpoint_with_the_best_reward_on_validation_is_kept(tmp_path):
@@ -405,6 +414,7 @@ def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path)
         train_toy(tmp_path / "b", reward=until_killed, updates=6, validate_every=3)
     resumed, progress = train_toy(tmp_path / "b", [2], updates=6, validate_every=3)
     assert all(map(torch.equal, whole.parameters, resumed.parameters))
+    assert all(map(torch.equal, whole.averaged, resumed.averaged))
     rows = [[{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]]
             for p in (unbroken, progress)]  # fmt: skip
     assert rows[0] == rows[1]
