@@ -4,7 +4,8 @@
 
 One line for each artifact: fine, or what is wrong with it. *Altered* is one with a file that is missing or no longer
 what the stage wrote (its sha256 is in the manifest). *Stale* is one whose recipe, input or base model has changed
-since, or which was made from an altered or stale one. `make` runs again what is not fine here, and what follows.
+since, or which was made from an altered or stale one; sections of the recipe that are for other stages do not count.
+`make` runs again what is not fine here, and what follows.
 
 The recipe is made again as it was then, from the defaults, the file and the flags that the stage was given, so a
 changed default counts and a flag does not. Paths are those that the stages were given: run it where they were run.
@@ -24,6 +25,16 @@ from playground.run.console import command
 from playground.run.errors import UserError
 from playground.run.files import read_json, sha256
 
+# Sections of the recipe that one stage alone reads, or others only by what it has made.
+OWN = {
+    "baseline": "01_baseline",
+    "teacher": "02_create_dataset",
+    "sft": "03_finetune",
+    "constrained": "05_constrained",
+    "dpo": "06_dpo",
+    "ppo": "07_ppo",
+    "evaluate": "08_evaluate",
+}
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "jsonschema", "numpy")
 
 
@@ -132,7 +143,10 @@ def _recipe_changes(manifest):
         today = recipe.load(**manifest["origin"])
     except UserError as error:
         return [f"its recipe cannot be made any more: {error}"]
-    then, now = _flat(manifest["recipe"]), _flat(today)
+    then, now = (
+        _flat({key: value for key, value in settings.items() if OWN.get(key, manifest["stage"]) == manifest["stage"]})
+        for settings in (manifest["recipe"], today)
+    )
     return [
         f"recipe key {key} was {then.get(key, 'unknown')!r} and is now {now.get(key, 'unknown')!r}"
         for key in then | now

@@ -25,7 +25,7 @@ def folder(tmp_path, configs):
     """Three artifacts, each made from the one before and the first from a file."""
     output_dir, source = tmp_path / "outputs", tmp_path / "source.txt"
     source.write_text("in")
-    settings = recipe.load(None, [("output_dir", str(output_dir)), ("sft.epochs", 3)])
+    settings = recipe.load(None, [("output_dir", str(output_dir)), ("generate.batch_size", 3)])
     for stage, read in (
         ("01_a", source),
         ("02_b", output_dir / "01_a" / "rows.jsonl"),
@@ -61,13 +61,30 @@ def test_a_changed_input_makes_stale_what_was_made_from_it(folder, tmp_path):
 
 
 def test_a_changed_default_makes_stale_and_one_that_the_command_line_had_set_does_not(folder, configs):
-    defaults = json.loads((configs / "default.json").read_text())
-    defaults["sft"]["epochs"] = 9
-    (configs / "default.json").write_text(json.dumps(defaults))
+    change(configs, "generate", "batch_size", 9)
     assert manifest.verify(folder)["01_a"] == []
-    was, defaults["dpo"]["beta"] = defaults["dpo"]["beta"], 0.7
+    was = change(configs, "generate", "max_new_tokens", 5)
+    assert manifest.verify(folder)["01_a"] == [f"stale: recipe key generate.max_new_tokens was {was} and is now 5"]
+
+
+def test_a_changed_default_of_another_stage_alone_makes_nothing_stale(folder, configs):
+    settings = recipe.load(None, [("output_dir", str(folder))])
+    for stage in ("03_finetune", "06_dpo"):
+        with artifacts.stage(settings, stage):
+            pass
+    locking.release()
+    was = change(configs, "dpo", "beta", 0.7)
+    found = manifest.verify(folder)
+    assert found["03_finetune"] == []
+    assert found["06_dpo"] == [f"stale: recipe key dpo.beta was {was} and is now 0.7"]
+
+
+def change(configs, section, key, value):
+    """Another default of a setting; returns the old one."""
+    defaults = json.loads((configs / "default.json").read_text())
+    was, defaults[section][key] = defaults[section][key], value
     (configs / "default.json").write_text(json.dumps(defaults))
-    assert manifest.verify(folder)["01_a"] == [f"stale: recipe key dpo.beta was {was} and is now 0.7"]
+    return was
 
 
 def test_a_changed_base_model_makes_stale(folder, tmp_path):
