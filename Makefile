@@ -11,7 +11,7 @@ CONFIG ?= configs/default.json
 RUN = .venv/bin/python
 FLAGS = --config $(CONFIG) --model $(MODEL) --output-dir $(OUT) $(ARGS)
 SHARED = tools.py $(wildcard playground/*.py playground/run/*.py playground/model/*.py playground/judge/*.py) \
-	$(wildcard playground/report/*.py) playground/data/augment.py playground/data/slots.py $(CONFIG) configs/default.json configs/tools.json .venv/installed
+	$(wildcard playground/report/*.py) playground/data/augment.py playground/data/slots.py configs/tools.json .venv/installed
 GRAMMAR = $(wildcard playground/grammar/*.py)
 DATA = $(wildcard playground/data/*.py playground/data/*.json* playground/data/*/*.py)
 # What `verify` finds changed is made again too, such as an artifact that was edited: dates do not show all.
