@@ -221,7 +221,7 @@ def main():
         training.write(artifact, model, log, validations, best, seconds, tokens, {"pairs": dict(kinds)})
         write_jsonl(artifact / "pairs.jsonl", pairs)
 
-    print(f"{training.sentence(validations[0], validations[-1], seconds)} Step {best['step']} is kept.")
+    print(f"{training.sentence(validations[0], best, seconds)} Step {best['step']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('07_ppo.py')}")
 
 

@@ -4,9 +4,9 @@
     python 07_ppo.py --set ppo.start=06_dpo      # go on from DPO's model instead of SFT's
     python 07_ppo.py --config configs/few_labels.json
 
-Nobody shows the model a right call here. It samples several answers to a request (it is the *policy*), every call is
-executed and paid for its outcome, and what was paid better than expected becomes more probable, the rest less. Every
-few updates the policy answers the validation requests; the one with the best mean reward is kept.
+Nobody shows the model the right calls to these requests. It samples several answers to each (it is the *policy*), every
+call is executed and paid for its outcome, and what was paid better than expected becomes more probable, the rest less.
+Every few updates the policy answers the validation requests; the one with the best mean reward is kept.
 
 Writes outputs/07_ppo/: the model, metrics.json, log.jsonl, ppo.png, manifest.json. Next: 08_evaluate.py
 """
@@ -324,7 +324,7 @@ def main():
 
     if not any(row["compared"] for row in log):
         print("In no update was one answer to a request paid better than another: there was nothing to learn.")
-    print(training.sentence(before, validations[-1], progress["seconds"]))
+    print(training.sentence(before, best, progress["seconds"]))
     print(
         f"Update {best['update']} is kept: its mean reward is {best['reward']:.3f}, the start's {before['reward']:.3f}."
     )

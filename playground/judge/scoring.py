@@ -51,8 +51,8 @@ def score(text, completion, tools, ended=True, prompt=""):
 
     text: what the model wrote; completion: the reference call as JSON; ended: whether the model stopped by
     itself; prompt: the record's, from which an answer's facts are known. "tool" is the tool of a valid call, else
-    None. "failure" is one of FAILURES, or None exactly where exact_call is 1. The metrics form a ladder, a rung
-    of which is 1 only where the ones before it are:
+    None. "failure" is one of FAILURES, or None exactly where exact_call is 1. The first five metrics form a
+    ladder, a rung of which is 1 only where the ones before it are:
 
     format_correctness: the text is exactly one JSON object and nothing else.
     schema_validity: the object is a call, its tool exists, and its arguments validate (jsonschema).
