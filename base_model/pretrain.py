@@ -3,7 +3,6 @@
     python base_model/pretrain.py --corpus DIR --out DIR      # 90 minutes on 2 cores with AVX512-BF16, with --layers 6
     # 13 minutes, with --layers 6, on an H100 with 16 cores beside it, which make the lessons
     python base_model/pretrain.py --corpus DIR --out DIR --tokens 65536 --mix-steps 1700 --recall-steps 13000
-    python base_model/card.py --corpus DIR --out DIR          # measures it and writes its model card
 
 DIR is any folder of .txt files with a blank line between documents. Four phases:
 

@@ -11,25 +11,24 @@ as a Markdown table, kept in bench/own_tools.md. What is there is not run again.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from runs import DATA, ROOT, SFT, Answerer, keep, run
+
+import tools as toolbox
+from playground.model.decoding import DECODINGS
+from playground.run.files import read_json, read_jsonl, write_json, write_jsonl
+
 TOOL_FILE, EXAMPLES, HELD_OUT = "configs/own_tools.json", "configs/own_tools.jsonl", "bench/own_tools.jsonl"
 ALL = "all three"
 
 
 def train(model, seed, options):
-    """The output folder with stage 03's model; made once."""
+    """The output folder with stage 03's model."""
     output_dir = Path(options.out).resolve() / model / f"seed-{seed}"
-    flags = ["--output-dir", str(output_dir), "--seed", str(seed), "--model", model, *options.flags]
-    own = ["--tools", TOOL_FILE, "--examples", EXAMPLES]
-    for stage, more in (("02_create_dataset", own), ("03_finetune", [])):
-        if not (output_dir / stage).exists():
-            subprocess.run([sys.executable, f"{stage}.py", *flags, *more], cwd=ROOT, check=True)
+    flags = ["--seed", seed, "--model", model, *options.flags]
+    run(DATA, output_dir, *flags, "--tools", TOOL_FILE, "--examples", EXAMPLES)
+    run(SFT, output_dir, *flags)
     return output_dir
 
 
@@ -37,24 +36,11 @@ def evaluate(output_dir):
     """{decoding: {tool: share of exact calls}} of the model in `output_dir`; made once."""
     path = output_dir / "held_out.json"
     if not path.exists():
-        import tools as toolbox
-        from playground.judge import scoring
-        from playground.model import generation, loading
-        from playground.model.decoding import DECODINGS, grammars_of_calls
-        from playground.run import recipe
-        from playground.run.files import read_jsonl, write_jsonl
-
-        settings = recipe.load(None, [("output_dir", str(output_dir))])
-        tools = toolbox.load_tools(output_dir / "02_create_dataset" / "tools.json")
         asked = read_jsonl(ROOT / HELD_OUT)
         records = [{"prompt": row["prompt"], "completion": toolbox.to_json(row["call"])} for row in asked]
-        tokenizer, model, _ = loading.load_checkpoint(settings, "03_finetune")
-        found = {}
+        answerer, found = Answerer(output_dir), {}
         for decoding in DECODINGS:
-            grammars = grammars_of_calls(tools, tokenizer, decoding)
-            prompts = [record["prompt"] for record in records]
-            outputs = generation.generate(model, tokenizer, prompts, settings, grammar=grammars, progress=decoding)
-            scores = scoring.judge(outputs, records, tools)
+            outputs, scores = answerer.judged(records, decoding)
             by_tool = {ALL: [score["exact_call"] for score in scores]}
             for row, score in zip(asked, scores, strict=True):
                 by_tool.setdefault(row["call"]["tool"], []).append(score["exact_call"])
@@ -64,8 +50,8 @@ def evaluate(output_dir):
                 output_dir / f"held_out.{decoding}.jsonl",
                 [row | {"output": output.text, "failure": score["failure"]} for row, output, score in answers],
             )
-        path.write_text(json.dumps(found))
-    return json.loads(path.read_text())
+        write_json(path, found)
+    return read_json(path)
 
 
 def table(results):
@@ -86,13 +72,9 @@ if __name__ == "__main__":
     parser.add_argument("--models", nargs="+", default=["embedded", "smollm2"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", default="outputs/own_tools")
-    parser.add_argument("--no-file", action="store_true", help="only print the table")
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     results = {}
     for model in options.models:
         results[model] = [evaluate(train(model, seed, options)) for seed in options.seeds]
-    made = f"{table(results)}\n\nSixty requests written by hand, seed {', '.join(map(str, options.seeds))}."
-    print(made)
-    if not options.no_file:
-        Path(__file__).with_suffix(".md").write_text(made + "\n", encoding="utf-8")
+    keep(__file__, f"{table(results)}\n\nSixty requests written by hand, seed {', '.join(map(str, options.seeds))}.")

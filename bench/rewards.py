@@ -19,21 +19,17 @@ import argparse
 import json
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import tools as toolbox
+import runs
+from runs import DATA, ROOT, SFT, Answerer, keep, records
+
 from playground.data import sources
 from playground.judge import scoring, statistics
-from playground.model import generation, loading
 from playground.run import recipe
-from playground.run.files import read_json, read_jsonl, read_log, read_records, write_json, write_jsonl
+from playground.run.files import read_json, read_jsonl, read_log, write_json, write_jsonl
 
-ROOT = Path(__file__).parents[1]
 FEW, DEFAULT = "configs/few_labels.json", "configs/default.json"
-DATA, SFT = "02_create_dataset", "03_finetune"
 EPOCHS = 2  # over all the right calls
 SAMPLES, RESAMPLES = 8, 10_000
 ABLATED_UPDATES = 20
@@ -50,11 +46,8 @@ ABLATION = {
 
 
 def run(stage, output_dir, seed, settings=(), config=FEW, model="embedded"):
-    """A stage's artifact in `output_dir`, made once."""
-    if not (output_dir / stage).exists():
-        flags = ["--config", config, "--model", str(model), "--output-dir", str(output_dir), "--seed", str(seed)]
-        more = [flag for key, value in settings for flag in ("--set", f"{key}={json.dumps(value)}")]
-        subprocess.run([sys.executable, f"{stage}.py", *flags, *more], cwd=ROOT, check=True)
+    more = [flag for key, value in settings for flag in ("--set", f"{key}={json.dumps(value)}")]
+    runs.run(stage, output_dir, "--config", config, "--model", model, "--seed", seed, *more)
 
 
 def beside(start, output_dir, *stages):
@@ -85,18 +78,14 @@ def measured(output_dir, stage):
     kept = output_dir / "measured.json"
     found = read_json(kept) if kept.exists() else {}
     if stage not in found:
-        settings = recipe.load(None, [("output_dir", str(output_dir))])
-        tools = toolbox.load_tools(output_dir / DATA / "tools.json")
-        tokenizer, model, _ = loading.load_checkpoint(settings, stage)
-        found[stage] = {}
-        for split, name in (("test", "test"), ("test_wild", "by hand")):
-            records = read_records(output_dir / DATA / f"{split}.jsonl")
-            answers = generation.generate(model, tokenizer, [row["prompt"] for row in records], settings)
-            found[stage][name] = [score["exact_call"] for score in scoring.judge(answers, records, tools)]
-        asked = read_records(output_dir / DATA / "test.jsonl")[::2]
-        prompts = [row["prompt"] for row in asked for _ in range(SAMPLES)]
-        answers = generation.generate(model, tokenizer, prompts, settings, temperature=1.0)
-        rungs = [scoring.judge_outcome(done.text, done.ended, asked[i // SAMPLES], tools)["outcome"]
+        answerer = Answerer(output_dir, stage)
+        found[stage] = {
+            name: [score["exact_call"] for score in answerer.judged(records(output_dir, split))[1]]
+            for split, name in (("test", "test"), ("test_wild", "by hand"))
+        }
+        asked = records(output_dir, "test")[::2]
+        answers = answerer([row["prompt"] for row in asked for _ in range(SAMPLES)], temperature=1.0)
+        rungs = [scoring.judge_outcome(done.text, done.ended, asked[i // SAMPLES], answerer.tools)["outcome"]
                  for i, done in enumerate(answers)]  # fmt: skip
         right = [int(sum(rungs[i : i + SAMPLES])) for i in range(0, len(rungs), SAMPLES)]
         for k in (1, SAMPLES):
@@ -186,8 +175,7 @@ def main():
         run(stage, start, options.seed, config=config)
     compare = {"ablation": ablated, "continued": continued, "rewards": compared}[name]
     made = table(compare(start, options.seed, out))
-    print(made)
-    Path(__file__).with_name(f"{name}.md").write_text(f"{made}\n\nSeed {options.seed}.\n", encoding="utf-8")
+    keep(Path(__file__).with_name(f"{name}.py"), f"{made}\n\nSeed {options.seed}.")
 
 
 if __name__ == "__main__":

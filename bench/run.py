@@ -30,10 +30,8 @@ def plan(sft):
     needs_tokenizer = (["--tokenizer", TOKENIZER], [TOKENIZER])
     return {
         "grammar": needs_tokenizer,
-        "decoding": (["--sft", sft, "--tokenizer", TOKENIZER], [sft, TOKENIZER]),
         "generation": (["--sft", sft], [sft]),
         "training": needs_tokenizer,
-        "data": (["--toolbench", ROOT.parent / "shared" / "toolbench"], [ROOT.parent / "shared" / "toolbench"]),
     }
 
 

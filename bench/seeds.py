@@ -12,11 +12,10 @@ places of the pages. The first one also keeps the plots that the stages have dra
 
 import argparse
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from runs import Answerer, run
+
 from playground.judge import scoring, statistics
 from playground.report import readme, tables
 from playground.run import artifacts
@@ -41,10 +40,9 @@ CURVES = {"balance": "02_create_dataset", "loss": "03_finetune", "dpo": "06_dpo"
 def run_seed(seed, options):
     """The output folder of one seed, with every stage in it."""
     output_dir = Path(options.out) / f"seed-{seed}"
-    flags = ["--seed", str(seed), "--output-dir", str(output_dir), "--model", options.model, *options.flags]
     for script in SCRIPTS:
-        if script.stem not in options.without and not (output_dir / script.stem).exists():
-            subprocess.run([sys.executable, script, *flags], cwd=readme.ROOT, check=True)
+        if script.stem not in options.without:
+            run(script.stem, output_dir, "--seed", seed, "--model", options.model, *options.flags)
     return output_dir
 
 
@@ -64,24 +62,15 @@ def paired(runs, split, *step):
 
 def answers(output_dir):
     """{request: {model and decoding: its text}} of the requests of stage 04, greedy, as the first turn."""
-    import tools as toolbox
-    from playground.model import decoding, generation, loading
-
-    settings = artifacts.read_manifest(output_dir, "03_finetune")["recipe"] | {"output_dir": str(output_dir)}
-    tools = toolbox.load_tools(output_dir / "02_create_dataset" / "tools.json")
     requests = [row["request"] for row in read_jsonl(readme.ROOT / "configs" / "requests.jsonl")]
     found = {request: {} for request in requests}
-    for model_name, stage in MODELS.items():
+    for name, stage in MODELS.items():
         if stage and not (output_dir / stage).exists():
             continue
-        tokenizer, model, base = loading.load_checkpoint(settings, stage or "03_finetune")
-        if stage is None:
-            model = loading.load_model(base["path"], settings)
-        for way in ("free", "grounded") if model_name in ("base", "ppo") else ("free",):
-            grammar = decoding.grammars_of_calls(tools, tokenizer, way)
-            made = generation.generate(model, tokenizer, requests, settings, temperature=0.0, grammar=grammar)
-            for request, completion in zip(requests, made, strict=True):
-                found[request][tables.row_name(model_name, way)] = completion.text
+        answerer = Answerer(output_dir, stage)
+        for way in ("free", "grounded") if name in ("base", "ppo") else ("free",):
+            for request, completion in zip(requests, answerer(requests, way, temperature=0.0), strict=True):
+                found[request][tables.row_name(name, way)] = completion.text
     return found
 
 

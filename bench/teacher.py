@@ -9,50 +9,31 @@ docs/results.md by `python -m playground readme`. What is there is not run again
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from runs import DATA, SFT, Answerer, keep, records, run
+
+import tools as toolbox
+from playground.data import templates
+from playground.data.steps import read_prompt
+from playground.judge import scoring
+from playground.run import recipe
+from playground.run.files import read_json, write_json
+
 COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
-
-
-def run(stage, output_dir, *flags):
-    if not (output_dir / stage).exists():
-        command = [sys.executable, f"{stage}.py", "--output-dir", str(output_dir), *map(str, flags)]
-        subprocess.run(command, cwd=ROOT, check=True)
-
-
-def lines(output_dir, name):
-    text = (output_dir / "02_create_dataset" / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def evaluate(output_dir):
     """The metrics on the test split of the model in `output_dir`; made once."""
     path = output_dir / "test.json"
     if not path.exists():
-        import tools as toolbox
-        from playground.judge import scoring
-        from playground.model import generation, loading
-        from playground.run import recipe
-
-        settings, test = recipe.load(None, [("output_dir", str(output_dir))]), lines(output_dir, "test.jsonl")
-        tokenizer, model, _ = loading.load_checkpoint(settings, "03_finetune")
-        completions = generation.generate(model, tokenizer, [row["prompt"] for row in test], settings, progress="test")
-        scores = scoring.judge(completions, test, toolbox.load_tools())
-        path.write_text(json.dumps(scoring.summarize(scores)))
-    return json.loads(path.read_text())
+        _, scores = Answerer(output_dir).judged(records(output_dir, "test"))
+        write_json(path, scoring.summarize(scores))
+    return read_json(path)
 
 
 def right(added, seed, sizes):
     """The share of the teacher's calls that are the labels that its requests have lost."""
-    import tools as toolbox
-    from playground.data import templates
-    from playground.data.steps import read_prompt
-
     calls = {}
     for record in templates.build_splits(sizes, toolbox.load_tools(), seed)["train"]:
         (_, request), *turns = read_prompt(record["prompt"])
@@ -68,18 +49,15 @@ def run_seed(seed, options):
     flags = ["--seed", seed, "--model", options.model, *options.flags]
     size = ["--size", options.size]
     for folder in (labelled, longer):
-        run("02_create_dataset", folder, *flags, *size)
-    run("03_finetune", labelled, *flags)
-    run("02_create_dataset", teacher, *flags, *size, "--source", "teacher", "--teacher", labelled / "03_finetune")
-    run("03_finetune", teacher, *flags)
-    manifest = json.loads((teacher / "03_finetune" / "manifest.json").read_text())
-    train = lines(teacher, "train.jsonl")
-
-    from playground.run import recipe
-
+        run(DATA, folder, *flags, *size)
+    run(SFT, labelled, *flags)
+    run(DATA, teacher, *flags, *size, "--source", "teacher", "--teacher", labelled / SFT)
+    run(SFT, teacher, *flags)
+    manifest = read_json(teacher / SFT / "manifest.json")
+    train = records(teacher, "train")
     epochs = recipe.sft_settings(manifest["recipe"], manifest["base_model"]["kind"])["epochs"]
-    run("03_finetune", longer, *flags, "--epochs", round(epochs * len(train) / options.size))
-    data = json.loads((teacher / "02_create_dataset" / "manifest.json").read_text())["recipe"]
+    run(SFT, longer, *flags, "--epochs", round(epochs * len(train) / options.size))
+    data = read_json(teacher / DATA / "manifest.json")["recipe"]
     sizes = {"train": options.size + data["teacher"]["unlabelled"]}
     sizes |= {"val": data["dataset"]["validation_size"], "test": data["dataset"]["test_size"]}
     added = [row for row in train if row["source"] == "teacher"]
@@ -112,6 +90,7 @@ if __name__ == "__main__":
     seeds, kept = zip(*[run_seed(seed, options) for seed in options.seeds], strict=True)
     added = ", ".join(f"{one['added']} ({one['right']:.0%} of their calls right)" for one in kept)
     of = ", ".join(map(str, options.seeds))
-    made = f"{table(seeds, options.size)}\n\n{options.model.capitalize()} model, seeds {of}. Records added: {added}."
-    print(made)
-    Path(__file__).with_suffix(".md").write_text(made + "\n", encoding="utf-8")
+    keep(
+        __file__,
+        f"{table(seeds, options.size)}\n\n{options.model.capitalize()} model, seeds {of}. Records added: {added}.",
+    )

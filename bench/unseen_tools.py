@@ -5,31 +5,29 @@
 For each seed stages 02, 03 and 08 with the recipe unseen_tools, and again with the same requests but no lists, in
 training and in the test: what a list is worth is the difference. Prints, as a Markdown table, exact calls on the
 validation requests (tools of training, other phrasings) and the metrics on the test (tools that training has never
-seen), greedy, mean over the seeds. Constrained decoding knows all tools, not only those that a prompt lists. What is
-there is not run again. The table is kept in bench/unseen_tools.md, and `python -m playground readme` puts it
-into docs/results.md.
+seen), greedy, mean over the seeds. What is there is not run again. The table is kept in bench/unseen_tools.md, and
+`python -m playground readme` puts it into docs/results.md.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-STAGES = ("02_create_dataset", "03_finetune", "08_evaluate")
+from runs import DATA, SFT, keep, run
+
+from playground.run.files import read_json
+
 COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
+DECODINGS = ("free", "constrained", "grounded")
 
 
-def run(seed, list_tools, options):
+def learned(seed, list_tools, options):
     """(exact calls on validation, {decoding: metrics on the test}) of one model."""
     output_dir = Path(options.out).resolve() / f"seed-{seed}" / ("listed" if list_tools else "unlisted")
-    flags = ["--config", "configs/unseen_tools.json", "--seed", str(seed), "--output-dir", str(output_dir),
-             "--model", options.model, "--set", f"dataset.list_tools={json.dumps(list_tools)}"]  # fmt: skip
-    for stage in STAGES:
-        if not (output_dir / stage).exists():
-            subprocess.run([sys.executable, f"{stage}.py", *flags, *options.flags], cwd=ROOT, check=True)
-    trained, evaluated = (json.loads((output_dir / stage / "metrics.json").read_text()) for stage in STAGES[1:])
+    flags = ["--config", "configs/unseen_tools.json", "--seed", seed, "--model", options.model, *options.flags]
+    flags += ["--set", f"dataset.list_tools={json.dumps(list_tools)}"]
+    run(DATA, output_dir, *flags)
+    trained, evaluated = (read_json(run(stage, output_dir, *flags) / "metrics.json") for stage in (SFT, "08_evaluate"))
     return trained["validation_after"]["exact_call"], evaluated["splits"]["test"]["sft"]
 
 
@@ -37,7 +35,7 @@ def row(name, runs, decoding):
     cells = [f"{sum(seen for seen, _ in runs) / len(runs):.1%}" if decoding == "free" else ""]
     for metric in COLUMNS.values():
         cells.append(f"{sum(cells[decoding][metric]['value'] for _, cells in runs) / len(runs):.1%}")
-    return f"| {name if decoding == 'free' else f'{name}, constrained'} | " + " | ".join(cells) + " |"
+    return f"| {name if decoding == 'free' else f'{name}, {decoding}'} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
@@ -48,13 +46,12 @@ if __name__ == "__main__":
     parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     models = {
-        name: [run(seed, list_tools, options) for seed in options.seeds]
+        name: [learned(seed, list_tools, options) for seed in options.seeds]
         for name, list_tools in (("tools listed", True), ("not listed", False))
     }
     lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |"]
     lines.append("|---" * (len(COLUMNS) + 2) + "|")
     for name, runs in models.items():
-        lines += [row(name, runs, decoding) for decoding in ("free", "constrained")]
+        lines += [row(name, runs, decoding) for decoding in DECODINGS]
     lines += ["", f"{options.model.capitalize()} model, seed {', '.join(map(str, options.seeds))}."]
-    print("\n".join(lines))
-    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    keep(__file__, "\n".join(lines))

@@ -105,7 +105,7 @@ def add_records(requests, labelled, tools, settings):
         tokenizer, model, files, _ = asking.load_model(section["scorer"] or settings["model"]["name"], settings)
     else:
         tokenizer, model, files = teacher.tokenizer, teacher.model, teacher.files
-    kept, useless = filter_by_loss(agreed, model, tokenizer, section, settings["generate"]["batch_size"])
+    kept, useless = filter_by_loss(agreed, model, tokenizer, section)
     left_out += useless
     if not kept:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -146,7 +146,7 @@ def _canonical(text, tools):
         return None
 
 
-def filter_by_loss(candidates, model, tokenizer, settings, batch_size):
+def filter_by_loss(candidates, model, tokenizer, settings):
     """([the best row of each request for which the third filter holds], {why: requests left out}).
 
     A row's "loss" is {"none", "call", "result"}, of the answer alone, after the call, and after call and result, in
@@ -157,7 +157,7 @@ def filter_by_loss(candidates, model, tokenizer, settings, batch_size):
     for row in judged:
         for turns in [], [("call", row["call"])], [("call", row["call"], row["result"])]:
             pairs.append((write_prompt([("user", row["prompt"]), *turns]), row["answer"]))
-    losses = iter(answer_losses(model, tokenizer, pairs, batch_size))
+    losses = iter(answer_losses(model, tokenizer, pairs))
     for row in judged:
         row["loss"] = {key: round(next(losses), 4) for key in ("none", "call", "result")}
     kept, left_out = [], Counter()
@@ -187,45 +187,27 @@ def _plain(text):
     return " ".join(text.casefold().split())
 
 
-def answer_losses(model, tokenizer, pairs, batch_size):
+def answer_losses(model, tokenizer, pairs):
     """The mean loss (nats a token) of each (prompt, answer), the answer as the message of a call to `respond`."""
     import torch
-    import torch.nn.functional as F
 
-    from playground.model import loading
-    from playground.model.generation import positions
-    from playground.run import hardware
+    from playground.model import likelihood, loading
 
-    limit = loading.longest(model) or MAX_TEXT
-    encoded = [_encode(prompt, answer, tokenizer, limit) for prompt, answer in pairs]
-    order = sorted(range(len(pairs)), key=lambda index: len(encoded[index][0]))
-    losses = [0.0] * len(pairs)
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        width, longest = max(len(encoded[row][0]) for row in rows), max(encoded[row][1] for row in rows)
-        # Padded on the left, all answers stand at the right edge, and logits are needed for those columns only.
-        padding = [width - len(encoded[row][0]) for row in rows]
-        ids = torch.tensor([[0] * pad + encoded[row][0] for pad, row in zip(padding, rows, strict=True)])
-        mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        with torch.inference_mode(), hardware.explain_oom("generate.batch_size", batch_size):
-            logits = model(
-                input_ids=ids, attention_mask=mask, **positions(model, mask, width),
-                use_cache=False, logits_to_keep=longest + 1,
-            ).logits[:, :-1].float()  # fmt: skip # (rows, longest, vocabulary)
-        nats = F.cross_entropy(logits.transpose(1, 2), ids[:, -longest:], reduction="none")  # (rows, longest)
-        for row, own in zip(rows, nats, strict=True):
-            losses[row] = own[-encoded[row][1] :].mean().item()
-    return losses
-
-
-def _encode(prompt, answer, tokenizer, limit):
-    """(the last `limit` token ids of the prompt and a `respond` up to the end of its message, how many are of that)."""
-    message = toolbox.to_json(answer)[1:-1]
     call = toolbox.to_json({"tool": "respond", "args": {"message": ""}}).removesuffix('"}}')
     opening = prompting.encode_text(call if tokenizer.chat_template else f" {call}", tokenizer)
-    ids = prompting.encode_text(message, tokenizer)
-    return [*prompting.encode_prompt(prompt, tokenizer), *opening, *ids][-limit:], min(len(ids), limit - 1)
+    longest = loading.longest(model) or MAX_TEXT
+    encoded = {"prompts": [], "completions": []}
+    for prompt, answer in pairs:
+        said = prompting.encode_text(toolbox.to_json(answer)[1:-1], tokenizer)[1 - longest :]
+        encoded["completions"].append(said)
+        encoded["prompts"].append([*prompting.encode_prompt(prompt, tokenizer), *opening][len(said) - longest :])
+    losses = {}
+    with torch.inference_mode():
+        for rows, batch in likelihood.batches(encoded, range(len(pairs)), model, tokenizer) if pairs else ():
+            log_probs, _ = likelihood.evaluate_tokens(model, batch)
+            mask = batch["completion_mask"]
+            losses |= zip(rows, (-(log_probs * mask).sum(dim=1) / mask.sum(dim=1)).tolist(), strict=True)
+    return [losses[row] for row in range(len(pairs))]
 
 
 def to_records(kept, tools):

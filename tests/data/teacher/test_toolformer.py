@@ -11,6 +11,7 @@ import pytest
 import tools as toolbox
 from playground.data import sources, templates
 from playground.data.teacher import asking, endpoint, toolformer
+from playground.model import prompting
 from playground.run import artifacts, recipe
 from playground.run.errors import UserError
 from playground.run.files import read_records
@@ -79,12 +80,13 @@ def test_an_answers_loss_is_that_of_its_tokens_alone_whatever_the_padding(base_m
     import torch
 
     pairs = [("How is Oslo?", "It is 3 °C."), ("What is the weather in Bergen tomorrow?", 'It is "sunny" in Bergen.')]
-    for pair, loss in zip(pairs, toolformer.answer_losses(base_model, tokenizer, pairs, 2), strict=True):
-        ids, count = toolformer._encode(*pair, tokenizer, 1024)
-        assert tokenizer.decode(ids[-count:]) == toolbox.to_json(pair[1])[1:-1]
-        labels = torch.tensor([[-100] * (len(ids) - count) + ids[-count:]])
-        with torch.inference_mode():
-            assert loss == pytest.approx(base_model(torch.tensor([ids]), labels=labels).loss.item(), rel=1e-3)
+    for (prompt, answer), loss in zip(pairs, toolformer.answer_losses(base_model, tokenizer, pairs), strict=True):
+        opening = prompting.encode_text(' {"tool": "respond", "args": {"message": "', tokenizer)
+        said = prompting.encode_text(toolbox.to_json(answer)[1:-1], tokenizer)
+        ids = [*prompting.encode_prompt(prompt, tokenizer), *opening, *said]
+        labels = torch.tensor([[-100] * (len(ids) - len(said)) + said])
+        with torch.inference_mode():  # bf16 where the processor has it
+            assert loss == pytest.approx(base_model(torch.tensor([ids]), labels=labels).loss.item(), rel=0.03)
 
 
 def test_of_two_calls_the_one_whose_result_the_answer_tells_of_is_kept(base_model, tokenizer):
@@ -94,11 +96,11 @@ def test_of_two_calls_the_one_whose_result_the_answer_tells_of_is_kept(base_mode
         answer = templates.answer(call, toolbox.execute(call, TOOLS))
         asked = request(f"How is the weather in {city}?", answer)
         candidates.append([asked | {"call": c, "result": toolbox.execute(c, TOOLS)} for c in (BERGEN, call)])
-    kept, left_out = toolformer.filter_by_loss(candidates, base_model, tokenizer, {"tau": 0.0}, 64)
+    kept, left_out = toolformer.filter_by_loss(candidates, base_model, tokenizer, {"tau": 0.0})
     right = [row["call"]["args"]["city"] in row["prompt"] for row in kept]
     assert sum(right) >= 4 and left_out.total() + len(kept) == 6  # a base model copies, if not always
     assert all(min(row["loss"]["none"], row["loss"]["call"]) >= row["loss"]["result"] for row in kept)
-    assert not toolformer.filter_by_loss(candidates, base_model, tokenizer, {"tau": 50.0}, 64)[0]
+    assert not toolformer.filter_by_loss(candidates, base_model, tokenizer, {"tau": 50.0})[0]
 
 
 def test_respond_is_kept_where_it_says_what_the_answer_says_and_where_there_is_none(base_model, tokenizer):
@@ -106,7 +108,7 @@ def test_respond_is_kept_where_it_says_what_the_answer_says_and_where_there_is_n
     for answer in ("Hello there!", "It is 3 °C in Oslo.", None):
         result = {"message": "hello there!"}
         candidates.append([request("hi", answer) | {"call": {"tool": "respond", "args": result}, "result": result}])
-    kept, left_out = toolformer.filter_by_loss(candidates, base_model, tokenizer, {"tau": 0.3}, 64)
+    kept, left_out = toolformer.filter_by_loss(candidates, base_model, tokenizer, {"tau": 0.3})
     assert [row["answer"] for row in kept] == ["Hello there!", None] and left_out.total() == 1
 
 
