@@ -1,18 +1,21 @@
 """What grounding costs: a request's grammar, and masks along its call, beside the schema's own and enums of all spans.
 
     python bench/grounded.py
+    python bench/grounded.py --outputs outputs      # and whole calls, by stage 03's model
 
 Milliseconds to make the grammar of one request of 30 and of 500 words; microseconds a token for mask and accept along
-valid calls of the templates, with the embedded model's tokenizer. `ratio` is to the schema's own grammar, made once.
+valid calls of the templates, with the embedded model's tokenizer; milliseconds a call, one request at a time. All in
+processor time. `ratio` is to the schema's own grammar, made once.
 """
 
+import argparse
 import copy
-import sys
 import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from runs import Answerer
+
 import tools as toolbox
 from playground import grammar
 from playground.data import templates
@@ -60,7 +63,18 @@ def walk(compiled, ids):
         matcher.accept(token)
 
 
+def calls_by_model(output_dir, requests):
+    answerer = Answerer(output_dir)
+    took = {how: seconds(lambda how=how: [answerer([request], how, temperature=0.0) for request in requests])
+            for how in ("constrained", "grounded")}  # fmt: skip
+    for how, each in took.items():
+        print(f"{how:24}{1000 * each / len(requests):8.0f} ms a call   ratio {each / took['constrained']:.2f}")
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, help="an output folder with stage 03's model")
+    options = parser.parse_args()
     tools, tokenizer = toolbox.load_tools(), loading.load_tokenizer(loading.EMBEDDED)
     compiled = grammar.compile_schema(toolbox.call_schema(tools), tokenizer, True)
     compiled.grounded("warm up")
@@ -88,6 +102,8 @@ def main():
         fresh = [[make(request) for request, _ in calls] for _ in range(ROUNDS)]  # each is walked for the first time
         took = seconds(lambda fresh=fresh: along(fresh.pop()))
         print(f"{name:24}{1e6 * took / tokens:8.0f} us a token   ratio {took / plain:.2f}")
+    if options.outputs:
+        calls_by_model(options.outputs, [request for request, _ in calls])
 
 
 if __name__ == "__main__":

@@ -37,9 +37,11 @@ class Answerer:
         if stage is None:
             self.model = loading.load_model(base["path"], self.settings)
 
+        self.grammars = {how: decoding.grammars_of_calls(self.tools, self.tokenizer, how) for how in decoding.DECODINGS}
+
     def __call__(self, prompts, how="free", **options):
-        grammar = decoding.grammars_of_calls(self.tools, self.tokenizer, how)
-        return generation.generate(self.model, self.tokenizer, prompts, self.settings, grammar=grammar, **options)
+        options |= {"grammar": self.grammars[how]}
+        return generation.generate(self.model, self.tokenizer, prompts, self.settings, **options)
 
     def judged(self, asked, how="free"):
         """(answers, scores) of records, greedy."""
