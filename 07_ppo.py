@@ -157,8 +157,10 @@ def build_rollout(learner, answers, ppo):
     """
     import torch
 
-    rollout = {"prompts": [prompting.encode_prompt(record["prompt"], learner.tokenizer) for record, _, _ in answers],
-               "completions": [completion.token_ids for _, completion, _ in answers]}  # fmt: skip
+    rollout = {
+        "prompts": [prompting.encode_prompt(record["prompt"], learner.tokenizer) for record, _, _ in answers],
+        "completions": [completion.token_ids for _, completion, _ in answers],
+    }
     rows, device = range(len(answers)), learner.policy.device
     lengths = torch.tensor([len(ids) for ids in rollout["completions"]], device=device)
     mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)

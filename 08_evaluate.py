@@ -204,10 +204,13 @@ def main():
             return
         metrics = {
             "splits": grid,
-            "differences": {split: evaluation.differences(scores[split], evaluate["bootstrap_samples"])
-                            for split in splits},
-            "datasets": datasets, "models": hashes, "left_out": left_out,
-        }  # fmt: skip
+            "differences": {
+                split: evaluation.differences(scores[split], evaluate["bootstrap_samples"]) for split in splits
+            },
+            "datasets": datasets,
+            "models": hashes,
+            "left_out": left_out,
+        }
         write_json(artifact / "metrics.json", metrics)
         write_jsonl(artifact / "predictions.jsonl", predictions.rows)
         markdown.write(artifact.path, metrics, settings)

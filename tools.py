@@ -139,8 +139,10 @@ def signatures(tools):
     lines = []
     for tool in tools.values():
         schema = tool["parameters"]
-        arguments = [f"{name}{'' if name in schema.get('required', []) else '?'}: {type_in_words(value)}"
-                     for name, value in schema.get("properties", {}).items()]  # fmt: skip
+        arguments = [
+            f"{name}{'' if name in schema.get('required', []) else '?'}: {type_in_words(value)}"
+            for name, value in schema.get("properties", {}).items()
+        ]
         lines.append(f"{tool['name']}({', '.join(arguments)}): {tool['description']}")
     return "\n".join(lines)
 

@@ -65,8 +65,10 @@ def walk(compiled, ids):
 
 def calls_by_model(output_dir, requests):
     answerer = Answerer(output_dir)
-    took = {how: seconds(lambda how=how: [answerer([request], how, temperature=0.0) for request in requests])
-            for how in ("constrained", "grounded")}  # fmt: skip
+    took = {
+        how: seconds(lambda how=how: [answerer([request], how, temperature=0.0) for request in requests])
+        for how in ("constrained", "grounded")
+    }
     for how, each in took.items():
         print(f"{how:24}{1000 * each / len(requests):8.0f} ms a call   ratio {each / took['constrained']:.2f}")
 
@@ -85,8 +87,10 @@ def main():
         enums = f", as enums of all spans {1000 * theirs:.0f}" if theirs else ""
         print(f"grammar of a request of {words} words: {1000 * mine:.2f} ms{enums}")
     records = list(templates.build_splits({"val": REQUESTS}, tools, 0)["val"])
-    calls = [(row["prompt"].split("\n")[0], prompting.encode_completion(row["completion"], tokenizer)[:-1])
-             for row in records]  # fmt: skip
+    calls = [
+        (row["prompt"].split("\n")[0], prompting.encode_completion(row["completion"], tokenizer)[:-1])
+        for row in records
+    ]
     tokens = sum(len(ids) for _, ids in calls)
 
     def along(grammars):

@@ -85,8 +85,10 @@ def measured(output_dir, stage):
         }
         asked = records(output_dir, "test")[::2]
         answers = answerer([row["prompt"] for row in asked for _ in range(SAMPLES)], temperature=1.0)
-        rungs = [scoring.judge_outcome(done.text, done.ended, asked[i // SAMPLES], answerer.tools)["outcome"]
-                 for i, done in enumerate(answers)]  # fmt: skip
+        rungs = [
+            scoring.judge_outcome(done.text, done.ended, asked[i // SAMPLES], answerer.tools)["outcome"]
+            for i, done in enumerate(answers)
+        ]
         right = [int(sum(rungs[i : i + SAMPLES])) for i in range(0, len(rungs), SAMPLES)]
         for k in (1, SAMPLES):
             found[stage][f"pass@{k}"] = [statistics.pass_at_k(count, SAMPLES, k) for count in right]
@@ -102,8 +104,10 @@ def table(rows):
         cells = [f"{sum(figures) / len(figures):.1%}" for figures in row.values()]
         if row is not first:
             changes = [statistics.paired_difference(first[key], row[key], RESAMPLES) for key in first]
-            cells = [f"{cell} ({100 * change['value']:+.1f}: {100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
-                     for cell, change in zip(cells, changes, strict=True)]  # fmt: skip
+            cells = [
+                f"{cell} ({100 * change['value']:+.1f}: {100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
+                for cell, change in zip(cells, changes, strict=True)
+            ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

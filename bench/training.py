@@ -80,8 +80,11 @@ def measure(trainer, records, tokenizer):
     seconds = (ends[-1] - ends[WARM_UP - 1]) / (len(ends) - WARM_UP)
     batch_size = trainer.args.per_device_train_batch_size
     tokens = sum(len(stage.encode(record, tokenizer)["input_ids"]) for record in records) / len(records)
-    return {"examples/s": batch_size / seconds, "tokens/s": batch_size / seconds * tokens,
-            "loss": loss_on(trainer.model.float().eval(), records, tokenizer)}  # fmt: skip
+    return {
+        "examples/s": batch_size / seconds,
+        "tokens/s": batch_size / seconds * tokens,
+        "loss": loss_on(trainer.model.float().eval(), records, tokenizer),
+    }
 
 
 def loss_on(model, records, tokenizer):

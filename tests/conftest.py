@@ -12,11 +12,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-         for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}  # fmt: skip
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+}
 # The pages' code, (page, name on the fence, code): quoted from the file of that name, or for the reader to write.
-BLOCKS = [(page, *block) for page, text in PAGES.items()
-          for block in re.findall(r"^```\w+ (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]  # fmt: skip
+BLOCKS = [
+    (page, *block)
+    for page, text in PAGES.items()
+    for block in re.findall(r"^```\w+ (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+]
 TO_WRITE = {name: code for _, name, code in BLOCKS if not (ROOT / name).exists()}
 
 

@@ -22,8 +22,12 @@ def command(stage, output_dir, *arguments, model="embedded"):
 def run(stage, output_dir, *arguments, model="embedded", status=0):
     done = subprocess.run(
         command(stage, output_dir, *arguments, model=model),
-        cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done
 

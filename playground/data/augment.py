@@ -70,8 +70,11 @@ class Exchange:
         result = slots.replaced_json(json.loads(lines[1].removeprefix("Result: ")), call["args"], args)
         answer = json.loads(record["completion"])
         answer["args"]["message"] = slots.replaced(answer["args"]["message"], call["args"], args)
-        return {**record, "prompt": toolbox.with_results(request, [(changed, result)]),
-                "completion": toolbox.to_json(answer)}  # fmt: skip
+        return {
+            **record,
+            "prompt": toolbox.with_results(request, [(changed, result)]),
+            "completion": toolbox.to_json(answer),
+        }
 
     def _other_words(self, value, rng):
         """A text, or the texts of a list, with a share of their words exchanged; no two items become the same."""
@@ -115,8 +118,12 @@ def _arguments(record):
     """[((tool, argument), value)] of the calls of a record, but for what `respond` says, which is no copy."""
     lines = re.findall(r'{"tool": .*', f"{record['prompt']}\n{record['completion']}")
     calls = [call for call in map(json.loads, lines) if call["tool"] != "respond"]
-    return [((call["tool"], name), value) for call in calls for name, value in call["args"].items()
-            if json.dumps(value, ensure_ascii=False)[1:-1] == value]  # fmt: skip
+    return [
+        ((call["tool"], name), value)
+        for call in calls
+        for name, value in call["args"].items()
+        if json.dumps(value, ensure_ascii=False)[1:-1] == value
+    ]
 
 
 def _found(record):

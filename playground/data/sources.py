@@ -108,8 +108,12 @@ def _examples(settings):
     own = examples.Examples(found, tools, path, added)
     if silent := [name for name in tools if name not in {*default, *own.names}]:
         raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
-    counts = {"train": section["size"] or TEMPLATE_RECORDS, "val": section["validation_size"],
-              "test": section["test_size"], "feedback": section["feedback"]}  # fmt: skip
+    counts = {
+        "train": section["size"] or TEMPLATE_RECORDS,
+        "val": section["validation_size"],
+        "test": section["test_size"],
+        "feedback": section["feedback"],
+    }
     each = {split: -(-count // len(default)) for split, count in counts.items()}
     try:
         splits = templates.build_splits({split: counts[split] for split in ("train", "val", "test")}, default, seed)
@@ -175,11 +179,15 @@ def _later_requests(settings, tools, splits):
     random.Random(f"feedback/{seed}").shuffle(labelled)
     feedback = [{**record, "id": f"feedback-{i:06d}"} for i, record in enumerate(labelled)]
     pool = [
-        {"id": f"rl-{i:06d}", "prompt": record["prompt"],
-         "outcome": toolbox.outcome_of(json.loads(record["completion"]), tools), "source": "templates",
-         "meta": {key: record["meta"][key] for key in ("phrasing", "entities")}}
+        {
+            "id": f"rl-{i:06d}",
+            "prompt": record["prompt"],
+            "outcome": toolbox.outcome_of(json.loads(record["completion"]), tools),
+            "source": "templates",
+            "meta": {key: record["meta"][key] for key in ("phrasing", "entities")},
+        }
         for i, record in enumerate(others[worded:])
-    ]  # fmt: skip
+    ]
     return feedback, pool
 
 

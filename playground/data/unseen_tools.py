@@ -55,8 +55,11 @@ def _variant(entry, index):
         slots[slot] = argument["names"][index]
         properties[slots[slot]] = {"type": "integer" if argument["kind"] in NUMBERS else "string"}
     parameters = {
-        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     description = entry["descriptions"][index % len(entry["descriptions"])]
     return {"name": entry["names"][index], "description": description, "parameters": parameters}, slots
 

@@ -36,9 +36,13 @@ class Values:
         """shapes: {split: [(tool, Shape), ...]}, of which the own split's values are taken."""
         self.tools, self.rng, self.entities, self.own = tools, rng, Entities(split, rng), {}
         elsewhere = {
-            self._key(tool, slot, item) for other, rows in shapes.items() if other != split
-            for tool, shape in rows for slot in shape.slots for item in _items(slot.value)
-        }  # fmt: skip
+            self._key(tool, slot, item)
+            for other, rows in shapes.items()
+            if other != split
+            for tool, shape in rows
+            for slot in shape.slots
+            for item in _items(slot.value)
+        }
         for tool, shape in shapes[split]:
             for slot in shape.slots:
                 own = self.own.setdefault((tool, slot.path), {"values": [], "lengths": []})

@@ -106,8 +106,11 @@ def measure(root, among=None):
             node.size = INFINITE
     # A choice waits for its cheapest part; every other node has the one size that it first gets.
     known = set() if among is None else nodes - among
-    sizes = {node: node.size if node in known else node.measured()
-             for node in nodes if node in known or not isinstance(node, Choice)}  # fmt: skip
+    sizes = {
+        node: node.size if node in known else node.measured()
+        for node in nodes
+        if node in known or not isinstance(node, Choice)
+    }
     reached = {node for node, size in sizes.items() if size < INFINITE}
     heap = [(sizes[node], next(tie), node) for node in reached]
     heapq.heapify(heap)

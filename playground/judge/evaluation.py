@@ -107,8 +107,11 @@ def greedy_cell(records, rows, scores, samples):
     cell = {"n": len(records)}
     for metric in (*scoring.METRICS, *scoring.DETAILS):
         cell[metric] = statistics.interval([s[metric] for s in scores if s[metric] is not None], samples)
-    for name, key in (("seconds_per_call", "seconds"), ("tokens_per_call", "tokens"),
-                      ("forward_passes_per_call", "forward_passes")):  # fmt: skip
+    for name, key in (
+        ("seconds_per_call", "seconds"),
+        ("tokens_per_call", "tokens"),
+        ("forward_passes_per_call", "forward_passes"),
+    ):
         cell[name] = sum(row[key] for row in rows) / len(rows)
     cell["failures"] = dict(Counter(s["failure"] for s in scores if s["failure"]).most_common())
     cell["confusion"] = statistics.confusion(records, scores)

@@ -31,11 +31,14 @@ def step_and_pass():
 
     torch.manual_seed(0)
     layers = torch.nn.ModuleList(
-        torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)),
-                            torch.nn.Linear(WIDTH, 2 * INNER, bias=False), torch.nn.GLU(),
-                            torch.nn.Linear(INNER, WIDTH, bias=False))
+        torch.nn.Sequential(
+            *(torch.nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)),
+            torch.nn.Linear(WIDTH, 2 * INNER, bias=False),
+            torch.nn.GLU(),
+            torch.nn.Linear(INNER, WIDTH, bias=False),
+        )
         for _ in range(LAYERS)
-    )  # fmt: skip
+    )
     batch, rows = torch.randn(TOKENS, WIDTH), torch.randn(ROWS, WIDTH)
     squares, oblongs = torch.randn(4 * LAYERS, WIDTH, WIDTH), torch.randn(3 * LAYERS, INNER, WIDTH)
 

@@ -18,9 +18,12 @@ def confused_most(cells):
 
 def write(folder, metrics, settings):
     """report.md and the plots of an evaluation, into `folder`."""
-    lines = ["# What each technique adds", "",
-             f"Held-out requests, greedy decoding unless it says otherwise, seed {settings['seed']}. In parentheses: "
-             "95% intervals, bootstrap over requests."]  # fmt: skip
+    lines = [
+        "# What each technique adds",
+        "",
+        f"Held-out requests, greedy decoding unless it says otherwise, seed {settings['seed']}. In parentheses: "
+        "95% intervals, bootstrap over requests.",
+    ]
     for split, cells in metrics["splits"].items():
         name, matrix = confused_most(cells)
         figures = (

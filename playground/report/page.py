@@ -106,8 +106,7 @@ def _results(metrics):
 
 
 def _ladder(metrics):
-    parts = [note("Differences are taken request by request; where the interval includes 0, these requests "
-                   "show none.")]  # fmt: skip
+    parts = [note("Differences are taken request by request; where the interval includes 0, these requests show none.")]
     for split, cells in metrics["splits"].items():
         parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
         rows = [
@@ -135,8 +134,11 @@ def _sampling(metrics):
 
 def _cost(metrics):
     def row(cell):
-        return [f"{1000 * cell['seconds_per_call']:.1f}", f"{cell['forward_passes_per_call']:.1f}",
-                f"{cell['tokens_per_call']:.1f}"]  # fmt: skip
+        return [
+            f"{1000 * cell['seconds_per_call']:.1f}",
+            f"{cell['forward_passes_per_call']:.1f}",
+            f"{cell['tokens_per_call']:.1f}",
+        ]
 
     said = note("Of requests in batches, greedily; seconds are wall time on the machine named below.")
     return said + _by_split(metrics, ["ms a call", "forward passes a call", "tokens a call"], row)

@@ -144,10 +144,13 @@ def costs(recorded):
     rows = []
     for stage, seconds in recorded["seconds"].items():
         memory = recorded["peak_memory_mb"].get(stage)
-        rows.append({
-            "stage": stage, "seconds": f"{mean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})",
-            "peak memory": f"{max(memory) / 1000:.1f} GB" if memory else "",
-        })  # fmt: skip
+        rows.append(
+            {
+                "stage": stage,
+                "seconds": f"{mean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})",
+                "peak memory": f"{max(memory) / 1000:.1f} GB" if memory else "",
+            }
+        )
     whole = [sum(seconds) for seconds in zip(*recorded["seconds"].values(), strict=True)]
     rows.append(
         {"stage": "together", "peak memory": "", "seconds": f"{mean(whole):.0f} ({min(whole):.0f} to {max(whole):.0f})"}
@@ -204,8 +207,10 @@ def draw(found, shade):
     from matplotlib.figure import Figure
 
     paper, ink = INKS[shade]
-    run = {name: {step: of for step, of in STEPS.items() if of[0] in recorded["splits"]["test"]}
-           for name, recorded in found.items()}  # fmt: skip
+    run = {
+        name: {step: of for step, of in STEPS.items() if of[0] in recorded["splits"]["test"]}
+        for name, recorded in found.items()
+    }
     counts = [len(steps) for steps in run.values()]
     figure = Figure(figsize=(4.8, 0.6 + 0.4 * sum(counts)), layout="constrained", facecolor=paper)
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=counts).flatten()

@@ -49,11 +49,14 @@ def row_name(model, decoding):
 def grid_rows(cells, bounds):
     """The headline grid, technique x metric, as rows for `table`."""
     return [
-        {"": row_name(model, decoding),
-         **{column: rate(cell[metric], bounds) for column, metric in SHOWN.items()},
-         "ms a call": f"{1000 * cell['seconds_per_call']:.0f}"}
-        for model, decodings in cells.items() for decoding, cell in decodings.items()
-    ]  # fmt: skip
+        {
+            "": row_name(model, decoding),
+            **{column: rate(cell[metric], bounds) for column, metric in SHOWN.items()},
+            "ms a call": f"{1000 * cell['seconds_per_call']:.0f}",
+        }
+        for model, decodings in cells.items()
+        for decoding, cell in decodings.items()
+    ]
 
 
 def summary(metrics):
@@ -72,12 +75,16 @@ def count(cells):
 
 def sampled_rows(cells):
     return [
-        {"": row_name(model, decoding), "greedy exact": rate(cell["exact_call"]),
-         "sampled exact": rate(cell["sampled"]["exact_call"]),
-         f"one of {cell['sampled']['k']} right": rate(cell["sampled"]["pass_at_k"]),
-         "always right": rate(cell["sampled"]["always_right"])}
-        for model, decodings in cells.items() for decoding, cell in decodings.items()
-    ]  # fmt: skip
+        {
+            "": row_name(model, decoding),
+            "greedy exact": rate(cell["exact_call"]),
+            "sampled exact": rate(cell["sampled"]["exact_call"]),
+            f"one of {cell['sampled']['k']} right": rate(cell["sampled"]["pass_at_k"]),
+            "always right": rate(cell["sampled"]["always_right"]),
+        }
+        for model, decodings in cells.items()
+        for decoding, cell in decodings.items()
+    ]
 
 
 def asking_rows(cells):

@@ -32,8 +32,10 @@ def curves(stage, log):
     _, unit, titles = CURVES[stage]
     rows = [tracking.numbers(row) for row in log]
     rows = [{unit: row.get(f"validation/{unit}"), **row} for row in rows]
-    drawn = {title or name: [(row[unit], row[name]) for row in rows if name in row and row[unit] is not None]
-             for name, title in titles.items()}  # fmt: skip
+    drawn = {
+        title or name: [(row[unit], row[name]) for row in rows if name in row and row[unit] is not None]
+        for name, title in titles.items()
+    }
     return {title: points for title, points in drawn.items() if points}
 
 

@@ -115,8 +115,11 @@ def test_what_cannot_be_told_apart_stays_as_it_is(request_, args):
 
 
 def test_a_boolean_is_told_by_words_that_other_requests_show():
-    rows = [(f"Turn the {what} {word} on Monday", {"tool": "lamp", "args": {"on": word != "off"}})
-            for what in ("lamp", "fan") for word in ("up", "off")]  # fmt: skip
+    rows = [
+        (f"Turn the {what} {word} on Monday", {"tool": "lamp", "args": {"on": word != "off"}})
+        for what in ("lamp", "fan")
+        for word in ("up", "off")
+    ]
     assert slots.learn_cues(rows) == {}  # "on" stands in all of them
     rows = [(f"Turn the fan {word}", {"tool": "lamp", "args": {"on": word == "on"}}) for word in ("on", "off")]
     cues = slots.of_tool(slots.learn_cues(rows), "lamp")

@@ -65,8 +65,11 @@ def test_without_lists_the_requests_are_the_same(splits):
 
 
 def test_the_right_tool_stands_anywhere_in_the_list(splits):
-    places = [list(listed_in(record)).index(tool) / (len(listed_in(record)) - 1) for record in splits["train"]
-              if (tool := json.loads(record["completion"])["tool"]) != "respond"]  # fmt: skip
+    places = [
+        list(listed_in(record)).index(tool) / (len(listed_in(record)) - 1)
+        for record in splits["train"]
+        if (tool := json.loads(record["completion"])["tool"]) != "respond"
+    ]
     assert 0.4 < sum(places) / len(places) < 0.6
 
 

@@ -26,8 +26,12 @@ def files(folder):
 def run(*arguments, status=0):
     done = subprocess.run(
         [sys.executable, "02_create_dataset.py", "--config", "configs/smoke.json", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done
 

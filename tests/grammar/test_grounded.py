@@ -165,12 +165,21 @@ def test_spans_meet_the_keywords_beside_them_and_all_that_do_are_let_through(nam
     assert {walk(grounded, grounded.start.tokens_missing + i, rng) for i in range(12)} <= wanted
 
 
-MAIL = {"type": "object", "properties": {"tool": {"const": "mail"}, "to": {**ANY, "format": "email"}},
-        "required": ["tool", "to"]}  # fmt: skip
-ALARM = {"type": "object", "properties": {"tool": {"const": "alarm"}, "at": {"type": "number", "x-from": "request"}},
-         "required": ["tool", "at"]}  # fmt: skip
-ASK = {"type": "object", "properties": {"tool": {"const": "ask"}, "message": {"type": "string"}},
-       "required": ["tool", "message"]}  # fmt: skip
+MAIL = {
+    "type": "object",
+    "properties": {"tool": {"const": "mail"}, "to": {**ANY, "format": "email"}},
+    "required": ["tool", "to"],
+}
+ALARM = {
+    "type": "object",
+    "properties": {"tool": {"const": "alarm"}, "at": {"type": "number", "x-from": "request"}},
+    "required": ["tool", "at"],
+}
+ASK = {
+    "type": "object",
+    "properties": {"tool": {"const": "ask"}, "message": {"type": "string"}},
+    "required": ["tool", "message"],
+}
 CALLS = {"anyOf": [MAIL, ALARM, ASK]}
 
 

@@ -44,8 +44,11 @@ def right_calls(row):
 
 def test_every_rows_own_answer_is_right(rows):
     assert {category: len(found) for category, found in rows.items()} == {
-        "simple": 60, "multiple": 30, "parallel": 30, "irrelevance": 40,
-    }  # fmt: skip
+        "simple": 60,
+        "multiple": 30,
+        "parallel": 30,
+        "irrelevance": 40,
+    }
     for category, found in rows.items():
         for row in found:
             assert bfcl.check(row, category, right_calls(row)) is None, row

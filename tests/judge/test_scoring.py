@@ -280,8 +280,10 @@ def test_an_outcome_is_what_executing_brings_about_however_it_was_written():
     found = outcome('{"tool": "calculator", "args": {"expression": "17 + 23"}}', request)
     assert found == {"format": 1, "tool": 1, "outcome": 0}
     assert outcome('{"tool": "search_web", "args": {"query": "17 * 23"}}', request) == {
-        "format": 1, "tool": 0, "outcome": 0,
-    }  # fmt: skip
+        "format": 1,
+        "tool": 0,
+        "outcome": 0,
+    }
 
 
 def test_a_call_that_cannot_be_executed_is_its_own_outcome():

@@ -193,8 +193,12 @@ def test_prompts_that_leave_no_room_for_an_answer_are_cut_and_counted(short_mode
 
 
 def test_rows_that_do_not_fit_the_model_are_left_out_of_training_and_counted(short_model, tokenizer, capsys):
-    rows = [{"prompt": "Hello", "completion": "x"}, {"prompt": "Hello", "completion": "x " * 60},
-            {"prompt": "Hello"}, {"prompt": "one two three " * 40}]  # fmt: skip
+    rows = [
+        {"prompt": "Hello", "completion": "x"},
+        {"prompt": "Hello", "completion": "x " * 60},
+        {"prompt": "Hello"},
+        {"prompt": "one two three " * 40},
+    ]
     kept = generation.leave_out_long(rows, tokenizer, short_model, settings(max_new_tokens=40))
     assert kept == [rows[0], rows[2]]
     assert capsys.readouterr().out == "2 of 4 requests do not fit the model's 64 tokens and are left out.\n"

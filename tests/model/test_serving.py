@@ -73,9 +73,12 @@ def test_an_openai_client_gets_the_calls_of_the_exported_model_parsed(served):
     with OpenAI(base_url=url, api_key="none") as client:
         for request, own in zip(REQUESTS, written, strict=True):
             answered = client.chat.completions.create(
-                model=str(exported), messages=[{"role": "user", "content": request}], temperature=0, max_tokens=96,
+                model=str(exported),
+                messages=[{"role": "user", "content": request}],
+                temperature=0,
+                max_tokens=96,
                 tools=json.loads((exported / "tools.json").read_text()),
-            ).choices[0]  # fmt: skip
+            ).choices[0]
             expected = toolbox.parse_call(own.text)
             if expected["tool"] == "respond":
                 assert answered.message.content == expected["args"]["message"]

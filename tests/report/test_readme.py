@@ -160,8 +160,11 @@ def test_the_messages_in_troubleshooting_are_those_of_the_scripts():
     page = PAGES["docs/install.md"].partition("## Troubleshooting")[2]
     rows = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
     shown = {message.strip(". ") for row in rows for message in re.findall(r"`([^`]+)`", row) if " " in message}
-    foreign = {"ensurepip is not available", "No matching distribution found for torch",
-               "running scripts is disabled on this system"}  # fmt: skip
+    foreign = {
+        "ensurepip is not available",
+        "No matching distribution found for torch",
+        "running scripts is disabled on this system",
+    }
     code = "".join(path.read_text(encoding="utf-8") for path in [*ROOT.glob("0*.py"), *ROOT.glob("playground/**/*.py")])
     assert len(shown - foreign) >= 6
     for message in shown - foreign:
@@ -279,8 +282,12 @@ def test_a_tool_can_be_added_as_shown(tmp_path, monkeypatch):
     def run(*arguments, status=0):
         done = subprocess.run(
             [sys.executable, str(ROOT / "02_create_dataset.py"), "--tools", str(tool_file), *arguments],
-            cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         assert done.returncode == status, done.stderr
         return done
 

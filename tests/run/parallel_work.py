@@ -148,8 +148,11 @@ def fine_tuning_curve(folder, micro_batch_size=8):
         trainer.train()
     parallel.share = share
     log = [row for row in trainer.state.log_history if "loss" in row]
-    return {"losses": [row["loss"] for row in log], "norms": [row["grad_norm"] for row in log],
-            "read": sorted(parallel.gather(lambda: read))}  # fmt: skip
+    return {
+        "losses": [row["loss"] for row in log],
+        "norms": [row["grad_norm"] for row in log],
+        "read": sorted(parallel.gather(lambda: read)),
+    }
 
 
 def preference_curve(folder):

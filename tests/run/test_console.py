@@ -57,11 +57,15 @@ def test_progress_bars_still_move(capsys):
 def test_rows_and_names_of_others_cannot_write_to_the_terminal(tmp_path):
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
     rows = [
-        {"messages": [{"role": "user", "content": f"How is it in town {n}, {EVIL[:-2]}?"},
-                      {"role": "assistant", "content": f"Fine, {EVIL[:-2]}."}],
-         "tools": [{"type": "function", "function": {"name": f"tool{EVIL}{n % 2}", "parameters": schema}}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"How is it in town {n}, {EVIL[:-2]}?"},
+                {"role": "assistant", "content": f"Fine, {EVIL[:-2]}."},
+            ],
+            "tools": [{"type": "function", "function": {"name": f"tool{EVIL}{n % 2}", "parameters": schema}}],
+        }
         for n in range(40)
-    ]  # fmt: skip
+    ]
     rows += [{"messages": EVIL}, {EVIL: EVIL}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = script("02_create_dataset", "--source", tmp_path / "rows.jsonl", "--output-dir", tmp_path / "outputs")

@@ -164,9 +164,12 @@ def test_twenty_kills_of_stage_02_over_a_users_own_files_lose_none(tmp_path):
     for kill in range(20):
         arguments = ["--config", "configs/smoke.json", "--output-dir", str(tmp_path), "--seed", str(kill)]
         with subprocess.Popen(
-            [sys.executable, "02_create_dataset.py", *arguments], cwd=ROOT,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        ) as process:  # fmt: skip
+            [sys.executable, "02_create_dataset.py", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
             time.sleep(took * (kill + 1) / 20)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -281,8 +284,12 @@ def run_02(output_dir, seed=0, file_size=None):
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))) if file_size else None
     return subprocess.run(
         [sys.executable, "02_create_dataset.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=limit,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+    )
 
 
 def contents(folder):

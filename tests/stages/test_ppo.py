@@ -17,8 +17,11 @@ from tests.conftest import save_random_model
 stage = importlib.import_module("07_ppo")
 TOOLS = toolbox.load_tools()
 WEATHER = {"id": "1", "prompt": "Weather in Oslo?", "completion": '{"tool": "get_weather", "args": {"city": "Oslo"}}'}
-EMAIL = {"id": "2", "prompt": "write to a@b.co about the tea party, please",
-         "completion": '{"tool": "send_email", "args": {"to": "a@b.co", "subject": "the tea party"}}'}  # fmt: skip
+EMAIL = {
+    "id": "2",
+    "prompt": "write to a@b.co about the tea party, please",
+    "completion": '{"tool": "send_email", "args": {"to": "a@b.co", "subject": "the tea party"}}',
+}
 
 
 def settings(**ppo):
@@ -35,8 +38,10 @@ def answers_of(texts, tokenizer):
     """Sampled answers with rewards from 0 to 1, so that there is something to learn."""
     records = [WEATHER, EMAIL, {"id": "3", "prompt": "hi"}]
     rewards = [1.0, 0.0, 0.5]
-    return [(record, as_answer(text, tokenizer), reward)
-            for record, text, reward in zip(records, texts, rewards, strict=True)]  # fmt: skip
+    return [
+        (record, as_answer(text, tokenizer), reward)
+        for record, text, reward in zip(records, texts, rewards, strict=True)
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -415,8 +420,9 @@ def test_a_run_that_was_interrupted_ends_bitwise_like_one_that_was_not(tmp_path)
     resumed, progress = train_toy(tmp_path / "b", [2], updates=6, validate_every=3)
     assert all(map(torch.equal, whole.parameters, resumed.parameters))
     assert all(map(torch.equal, whole.averaged, resumed.averaged))
-    rows = [[{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]]
-            for p in (unbroken, progress)]  # fmt: skip
+    rows = [
+        [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in p["log"]] for p in (unbroken, progress)
+    ]
     assert rows[0] == rows[1]
     assert progress["validations"] == unbroken["validations"]
 

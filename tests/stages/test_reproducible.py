@@ -111,9 +111,13 @@ def test_ctrl_c_says_how_to_go_on_and_that_ends_as_an_unbroken_run(unbroken, tmp
 def interrupt(arguments, partial, seconds):
     """The process, stopped by SIGINT so many seconds after it has begun to write."""
     with subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        arguments,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
-    ) as process:  # fmt: skip
+    ) as process:
         while not partial.exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(seconds)

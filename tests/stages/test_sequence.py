@@ -150,8 +150,11 @@ def test_one_request_can_be_watched_under_the_grammar(sequence, tmp_path):
 
 
 def test_any_schema_can_be_asked_for(sequence, tmp_path):
-    schema = {"type": "object", "properties": {"born": {"type": "integer", "minimum": 1000, "maximum": 2100}},
-              "required": ["born"]}  # fmt: skip
+    schema = {
+        "type": "object",
+        "properties": {"born": {"type": "integer", "minimum": 1000, "maximum": 2100}},
+        "required": ["born"],
+    }
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(schema))
     ask = ("05_constrained", sequence[0], "--prompt", "Ada Lovelace", "--schema", str(path))
@@ -256,9 +259,12 @@ def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence, tmp
 def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_path, how):
     run_here("02_create_dataset", tmp_path)
     with subprocess.Popen(
-        command("03_finetune", tmp_path), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        command("03_finetune", tmp_path),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
-    ) as process:  # fmt: skip
+    ) as process:
         partial, deadline = tmp_path / "03_finetune.partial", time.time() + 120
         while not artifacts.last_checkpoint(partial) and time.time() < deadline:
             time.sleep(0.02)
@@ -283,9 +289,13 @@ def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp
 def test_a_checkpoint_that_the_disk_has_no_room_for_is_one_sentence(sequence, tmp_path, file_size):
     shutil.copytree(sequence[0] / "02_create_dataset", tmp_path / "02_create_dataset")
     done = subprocess.run(
-        command("03_finetune", tmp_path, "--epochs", "1"), cwd=ROOT, capture_output=True, text=True, check=False,
+        command("03_finetune", tmp_path, "--epochs", "1"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)),
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path} cannot be written (")
     assert "Traceback" not in done.stderr

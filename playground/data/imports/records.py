@@ -111,9 +111,12 @@ def _own(row, number, tools):
         raise BadRow("meta.entities is not a list of texts")
     turn = 1 + sum(step[0] == "call" for step in steps)
     record = {
-        "id": str(row.get("id", number)), "prompt": write_prompt(steps), "completion": toolbox.to_json(call),
-        "source": str(row.get("source", "file")), "meta": meta | {"tool": call["tool"], "turn": turn},
-    }  # fmt: skip
+        "id": str(row.get("id", number)),
+        "prompt": write_prompt(steps),
+        "completion": toolbox.to_json(call),
+        "source": str(row.get("source", "file")),
+        "meta": meta | {"tool": call["tool"], "turn": turn},
+    }
     try:
         toolbox.to_json(record).encode("utf-8")
     except UnicodeEncodeError:

@@ -57,10 +57,14 @@ class LocalTeacher:
         if self.examples:
             prompts = [prompting.few_shot(prompt, self.examples, self.tools, self.tokenizer) for prompt in prompts]
         return {
-            "weights": self.weights, "schema": self.schema, "prompts": prompts, "samples": section["samples"],
-            "temperature": section["temperature"], "generate": self.settings["generate"],
+            "weights": self.weights,
+            "schema": self.schema,
+            "prompts": prompts,
+            "samples": section["samples"],
+            "temperature": section["temperature"],
+            "generate": self.settings["generate"],
             "seed": self.settings["seed"] + index,
-        }  # fmt: skip
+        }
 
     def ask(self, question):
         """[[text of each sample] for each prompt]."""

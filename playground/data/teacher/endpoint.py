@@ -61,11 +61,15 @@ class EndpointTeacher:
 
     def question(self, prompts, index):
         return {
-            "url": self.url, "schema": self.schema, "model": self.settings["model"],
+            "url": self.url,
+            "schema": self.schema,
+            "model": self.settings["model"],
             "messages": [*self.shown, {"role": "user", "content": prompts[0]}],
-            "n": self.settings["samples"], "temperature": self.settings["temperature"],
-            "max_tokens": self.max_tokens, "seed": self.seed,
-        }  # fmt: skip
+            "n": self.settings["samples"],
+            "temperature": self.settings["temperature"],
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
 
     def ask(self, question):
         """[[text of each sample]]. Raises EndpointError."""

@@ -59,8 +59,12 @@ class EndpointWriter(EndpointTeacher):
 
     def question(self, prompts, index):
         asked = super().question(prompts, index)
-        return asked | {"messages": [{"role": "user", "content": prompts[0]}], "n": 1, "max_tokens": LONGEST * 4,
-                        "seed": self.seed + index}  # fmt: skip
+        return asked | {
+            "messages": [{"role": "user", "content": prompts[0]}],
+            "n": 1,
+            "max_tokens": LONGEST * 4,
+            "seed": self.seed + index,
+        }
 
 
 class LocalWriter(asking.LocalTeacher):

@@ -279,8 +279,12 @@ def test_a_rejected_response_that_makes_no_pair_is_counted(rejected, tmp_path):
 
 
 def test_chosen_and_rejected_messages_of_trl_are_a_pair():
-    row = {"prompt": TRL["messages"][:1], "chosen": TRL["messages"][1:2], "tools": TRL["tools"],
-           "rejected": [{"role": "assistant", "content": "It will rain."}]}  # fmt: skip
+    row = {
+        "prompt": TRL["messages"][:1],
+        "chosen": TRL["messages"][1:2],
+        "tools": TRL["tools"],
+        "rejected": [{"role": "assistant", "content": "It will rain."}],
+    }
     (record,), _, _ = convert(row, "trl")
     assert calls_of([record]) == [CALL]
     assert json.loads(record["rejected"]) == {"tool": "respond", "args": {"message": "It will rain."}}
@@ -395,14 +399,18 @@ def test_a_call_that_cannot_be_read_is_refused_and_not_left_out():
     ("text", "expected"),
     [
         ("[f()]", [("f", {})]),
-        ("[a.b c(x=1, from='y', max-n=2), d(z=[1, {'k': (2, 3)}])]",
-         [("a.b c", {"x": 1, "from": "y", "max-n": 2}), ("d", {"z": [1, {"k": [2, 3]}]})]),
-        ("""[f(a="it's, (really) =]", b='say "hi"', c="\\n")]""",
-         [("f", {"a": "it's, (really) =]", "b": 'say "hi"', "c": "\n"})]),
+        (
+            "[a.b c(x=1, from='y', max-n=2), d(z=[1, {'k': (2, 3)}])]",
+            [("a.b c", {"x": 1, "from": "y", "max-n": 2}), ("d", {"z": [1, {"k": [2, 3]}]})],
+        ),
+        (
+            """[f(a="it's, (really) =]", b='say "hi"', c="\\n")]""",
+            [("f", {"a": "it's, (really) =]", "b": 'say "hi"', "c": "\n"})],
+        ),
         ("[f(a=true, b=None, c=null, d=-1.5e3,)]", [("f", {"a": True, "b": None, "c": None, "d": -1500.0})]),
         ("[Weather (v2)(a=1)]", [("Weather (v2)", {"a": 1})]),
     ],
-)  # fmt: skip
+)
 def test_pythons_calls_are_read(text, expected):
     assert python_calls.read_calls(text, ["Weather (v2)"]) == expected
 

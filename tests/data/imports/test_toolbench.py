@@ -175,8 +175,11 @@ def test_toolbenchs_tools_and_splits_come_out_of_the_source():
 
 @pytest.mark.parametrize("text", ["[{'name'" * 100_000, "Action:" * 120_000, "\n" * 800_000])
 def test_a_conversation_takes_time_that_grows_with_its_text(text):
-    turns = [{"from": "system", "value": f"[{{'name': 1}}] {text}"}, {"from": "user", "value": "Hi"},
-             {"from": "assistant", "value": f"Action:{text}"}]  # fmt: skip
+    turns = [
+        {"from": "system", "value": f"[{{'name': 1}}] {text}"},
+        {"from": "user", "value": "Hi"},
+        {"from": "assistant", "value": f"Action:{text}"},
+    ]
     begin = time.perf_counter()
     with contextlib.suppress(BadRow):
         toolbench._conversation({"conversations": turns}, "a", ToolSet(), Counter())
