@@ -18,11 +18,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOKENIZER = ROOT.parent / "shared" / "gpt2-tokenizer"
 LIBRARIES = ("torch", "transformers", "trl", "xgrammar", "llguidance")
-LEARNING = {  # they measure what is learned rather than how fast, and their tables are in docs/results.md
-    "seeds": "five stages for each of three seeds take half an hour",
-    "teacher": "nine trainings take half an hour",
-    "unseen_tools": "two trainings for each seed take a quarter of an hour",
-}
 
 
 def plan(sft):
@@ -30,6 +25,7 @@ def plan(sft):
     needs_tokenizer = (["--tokenizer", TOKENIZER], [TOKENIZER])
     return {
         "grammar": needs_tokenizer,
+        "grounded": (["--outputs", sft.parents[1]], [sft]),
         "generation": (["--sft", sft], [sft]),
         "training": needs_tokenizer,
     }
@@ -53,7 +49,7 @@ def version(library):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sft", type=Path, default=ROOT / "outputs" / "03_finetune" / "model")
-    parser.add_argument("--only", nargs="+", choices=plan(None), help="these alone")
+    parser.add_argument("--only", nargs="+", choices=plan(ROOT), help="these alone")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results.md")
     options = parser.parse_args()
     import torch
@@ -79,8 +75,6 @@ def main():
         shown = "\n".join(line for line in shown.splitlines() if not line.startswith("{'"))  # a trainer's own log
         print(shown, flush=True)
         lines += [f"## {name}", "", "```", shown.strip(), "```", ""]
-    for name, reason in LEARNING.items():
-        lines += [f"## {name}", "", f"skipped: {reason}; run `python bench/{name}.py` by itself.", ""]
     options.out.write_text("\n".join(lines), encoding="utf-8")
     print(f"Written: {options.out}")
     sys.exit(failed)
