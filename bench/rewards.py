@@ -41,7 +41,6 @@ ABLATION = {
     "16 samples to half the requests": {"samples": 16, "requests": 16},
     "samples under the schemas": {"decoding": "constrained"},
     "paid for the outcome alone": {"reward.tool": 0, "reward.format": 0},
-    "no records of SFT beside": {"sft_coef": 0},
 }
 
 

@@ -75,7 +75,8 @@ def _machine():
     """What numbers may depend on, in words: sums are taken in another order with another number of threads."""
     parts = [platform.machine(), f"{os.cpu_count()} cores"]
     if torch := sys.modules.get("torch"):
-        parts.append(f"{torch.get_num_threads()} threads")
+        threads = torch.get_num_threads()
+        parts.append(f"{threads} thread{'s' * (threads > 1)}")
         parts.append(torch.backends.cpu.get_cpu_capability())
         if torch.cuda.is_available():
             parts.append(torch.cuda.get_device_name())
