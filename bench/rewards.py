@@ -154,13 +154,13 @@ def continued(start, seed, out):
 
 
 def ablated(start, seed, out):
-    rows = {"SFT on 100 records": measured(start, SFT)}
+    rows = {}
     for name, changed in ABLATION.items():
         folder = beside(start, out / name.replace(" ", "_"), DATA, SFT)
         changed = {"updates": ABLATED_UPDATES, **changed}
         run("07_ppo", folder, seed, [(f"ppo.{key}", value) for key, value in changed.items()])
         rows[name] = measured(folder, "07_ppo")
-    return rows
+    return {"PPO": rows.pop("PPO"), "the start, SFT on 100 records": measured(start, SFT), **rows}
 
 
 def main():
