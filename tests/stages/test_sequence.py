@@ -230,7 +230,7 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
         "07_ppo",
         "08_evaluate",
     ]
-    assert sorted(would_run("configs/smoke.json")) == STAGES
+    assert would_run("configs/smoke.json") == []  # what a recipe says counts, and `verify` reads it, not its date
     table = "playground summary"  # make run shows it where 08_evaluate.py has not just done so
     assert table in dry_run("run") and table not in dry_run("-W", "08_evaluate.py", "run")
     shown = subprocess.run([sys.executable, "-m", *table.split(), str(sequence[0])], cwd=ROOT, capture_output=True)
