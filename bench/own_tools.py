@@ -17,6 +17,7 @@ from runs import DATA, ROOT, SFT, Answerer, keep, run
 
 import tools as toolbox
 from playground.model.decoding import DECODINGS
+from playground.report.tables import row_name
 from playground.run.files import read_json, read_jsonl, write_json, write_jsonl
 
 TOOL_FILE, EXAMPLES, HELD_OUT = "configs/own_tools.json", "configs/own_tools.jsonl", "bench/own_tools.jsonl"
@@ -62,8 +63,7 @@ def table(results):
     for model, seeds in results.items():
         for decoding in seeds[0]:
             means = [sum(found[decoding][tool] for found in seeds) / len(seeds) for tool in columns]
-            name = model if decoding == "free" else f"{model}, {decoding}"
-            rows.append(f"| {name} | " + " | ".join(f"{mean:.1%}" for mean in means) + " |")
+            rows.append(f"| {row_name(model, decoding)} | " + " | ".join(f"{mean:.1%}" for mean in means) + " |")
     return "\n".join(rows)
 
 
@@ -77,4 +77,4 @@ if __name__ == "__main__":
     results = {}
     for model in options.models:
         results[model] = [evaluate(train(model, seed, options)) for seed in options.seeds]
-    keep(__file__, f"{table(results)}\n\nSixty requests written by hand, seed {', '.join(map(str, options.seeds))}.")
+    keep("own_tools", f"{table(results)}\n\nSixty requests written by hand, seed {', '.join(map(str, options.seeds))}.")

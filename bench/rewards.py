@@ -178,7 +178,7 @@ def main():
         run(stage, start, options.seed, config=config)
     compare = {"ablation": ablated, "continued": continued, "rewards": compared}[name]
     made = table(compare(start, options.seed, out))
-    keep(Path(__file__).with_name(f"{name}.py"), f"{made}\n\nSeed {options.seed}.")
+    keep(name, f"{made}\n\nSeed {options.seed}.")
 
 
 if __name__ == "__main__":

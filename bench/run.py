@@ -25,7 +25,7 @@ def plan(sft):
     needs_tokenizer = (["--tokenizer", TOKENIZER], [TOKENIZER])
     return {
         "grammar": needs_tokenizer,
-        "grounded": (["--outputs", sft.parents[1]], [sft]),
+        "grounded": (["--outputs", sft.parents[1]], [sft, sft.parents[1] / "02_create_dataset" / "tools.json"]),
         "generation": (["--sft", sft], [sft]),
         "training": needs_tokenizer,
     }
@@ -58,7 +58,7 @@ def main():
     lines = ["# Benchmarks", "", "Written by `make bench`. The claims are ratios; times are for orientation.", "",
              f"{processor()}, {torch.get_num_threads()} threads, {time.strftime('%Y-%m-%d')}. "
              f"Python {platform.python_version()}, {', '.join(map(version, LIBRARIES))}.", ""]  # fmt: skip
-    for name, (arguments, needed) in plan(options.sft).items():
+    for name, (arguments, needed) in plan(options.sft.resolve()).items():
         if options.only and name not in options.only:
             continue
         missing = [str(path) for path in needed if not path.exists()]

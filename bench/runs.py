@@ -36,7 +36,6 @@ class Answerer:
         self.tokenizer, self.model, base = loading.load_checkpoint(self.settings, stage or SFT)
         if stage is None:
             self.model = loading.load_model(base["path"], self.settings)
-
         self.grammars = {how: decoding.grammars_of_calls(self.tools, self.tokenizer, how) for how in decoding.DECODINGS}
 
     def __call__(self, prompts, how="free", **options):
@@ -49,7 +48,7 @@ class Answerer:
         return answers, scoring.judge(answers, asked, self.tools)
 
 
-def keep(script, text):
-    """Print a table, and keep it beside the script that made it, where the pages take it from."""
+def keep(name, text):
+    """Print a table, and keep it as bench/NAME.md, where the pages take it from."""
     print(text)
-    Path(script).with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")
+    (ROOT / "bench" / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")

@@ -105,38 +105,35 @@ def main():
     record = record_of(options)
     if record == readme.RECORDED:
         keep_curves(runs[0])
-    write_json(
-        record,
-        {
-            "model": options.model,
-            "seeds": options.seeds,
-            "flags": options.flags,
-            "machine": manifests[0]["03_finetune"]["machine"],
-            "libraries": manifests[0]["03_finetune"]["libraries"],
-            "splits": {
-                split: {
-                    model: {
-                        decoding: {"n": cell["n"]}
-                        | {
-                            metric: [run[split][model][decoding][metric]["value"] for run in grids]
-                            for metric in scoring.METRICS
-                        }
-                        | {"failures": [run[split][model][decoding]["failures"] for run in grids]}
-                        for decoding, cell in decodings.items()
+    recorded = {
+        "model": options.model,
+        "seeds": options.seeds,
+        "flags": options.flags,
+        "machine": manifests[0]["03_finetune"]["machine"],
+        "libraries": manifests[0]["03_finetune"]["libraries"],
+        "splits": {
+            split: {
+                model: {
+                    decoding: {"n": cell["n"]}
+                    | {
+                        metric: [run[split][model][decoding][metric]["value"] for run in grids]
+                        for metric in scoring.METRICS
                     }
-                    for model, decodings in cells.items()
+                    | {"failures": [run[split][model][decoding]["failures"] for run in grids]}
+                    for decoding, cell in decodings.items()
                 }
-                for split, cells in grids[0].items()
-            },
-            "differences": {
-                split: {name: paired(runs, split, *step) for name, step in compared.items()} for split in grids[0]
-            },
-            "answers": answers(runs[0]),
-            "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
-            "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in training[0]},
+                for model, decodings in cells.items()
+            }
+            for split, cells in grids[0].items()
         },
-    )
-    recorded = read_json(record)
+        "differences": {
+            split: {name: paired(runs, split, *step) for name, step in compared.items()} for split in grids[0]
+        },
+        "answers": answers(runs[0]),
+        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
+        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in training[0]},
+    }
+    write_json(record, recorded)
     print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))
 
 

@@ -17,10 +17,9 @@ import tools as toolbox
 from playground.data import templates
 from playground.data.steps import read_prompt
 from playground.judge import scoring
+from playground.report.tables import STEPS
 from playground.run import recipe
 from playground.run.files import read_json, write_json
-
-COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
 
 
 def evaluate(output_dir):
@@ -68,10 +67,10 @@ def run_seed(seed, options):
 
 def table(seeds, size):
     names = [f"{size} labelled", f"{size} labelled, as many steps as the next", f"{size} labelled and the teacher's"]
-    rows = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    rows = ["| | " + " | ".join(STEPS) + " |", "|---" * (len(STEPS) + 1) + "|"]
     for name, metrics in zip(names, zip(*seeds, strict=True), strict=True):
         cells = []
-        for key in COLUMNS.values():
+        for key in STEPS.values():
             values = [row[key] for row in metrics]
             spread = f" ({min(values):.1%} to {max(values):.1%})" if len(values) > 1 else ""
             cells.append(f"{sum(values) / len(values):.1%}{spread}")
@@ -91,6 +90,6 @@ if __name__ == "__main__":
     added = ", ".join(f"{one['added']} ({one['right']:.0%} of their calls right)" for one in kept)
     of = ", ".join(map(str, options.seeds))
     keep(
-        __file__,
+        "teacher",
         f"{table(seeds, options.size)}\n\n{options.model.capitalize()} model, seeds {of}. Records added: {added}.",
     )

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from runs import DATA, SFT, keep, run
 
+from playground.model.decoding import DECODINGS
+from playground.report.tables import STEPS, row_name
 from playground.run.files import read_json
-
-COLUMNS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exact call": "exact_call"}
-DECODINGS = ("free", "constrained", "grounded")
 
 
 def learned(seed, list_tools, options):
@@ -33,9 +32,9 @@ def learned(seed, list_tools, options):
 
 def row(name, runs, decoding):
     cells = [f"{sum(seen for seen, _ in runs) / len(runs):.1%}" if decoding == "free" else ""]
-    for metric in COLUMNS.values():
+    for metric in STEPS.values():
         cells.append(f"{sum(cells[decoding][metric]['value'] for _, cells in runs) / len(runs):.1%}")
-    return f"| {name if decoding == 'free' else f'{name}, {decoding}'} | " + " | ".join(cells) + " |"
+    return f"| {row_name(name, decoding)} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
@@ -49,9 +48,9 @@ if __name__ == "__main__":
         name: [learned(seed, list_tools, options) for seed in options.seeds]
         for name, list_tools in (("tools listed", True), ("not listed", False))
     }
-    lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in COLUMNS) + " |"]
-    lines.append("|---" * (len(COLUMNS) + 2) + "|")
+    lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in STEPS) + " |"]
+    lines.append("|---" * (len(STEPS) + 2) + "|")
     for name, runs in models.items():
         lines += [row(name, runs, decoding) for decoding in DECODINGS]
     lines += ["", f"{options.model.capitalize()} model, seed {', '.join(map(str, options.seeds))}."]
-    keep(__file__, "\n".join(lines))
+    keep("unseen_tools", "\n".join(lines))

@@ -79,6 +79,12 @@ def test_a_changed_default_of_another_stage_alone_makes_nothing_stale(folder, co
     assert found["06_dpo"] == [f"stale: recipe key dpo.beta was {was} and is now 0.7"]
 
 
+@pytest.mark.parametrize("section, stage", manifest.OWN.items())
+def test_no_other_stage_reads_a_section_that_is_one_stages_own(section, stage):
+    read = [path.stem for path in ROOT.glob("0*.py") if f'settings["{section}"]' in path.read_text(encoding="utf-8")]
+    assert set(read) <= {stage} and section in recipe.load() and (ROOT / f"{stage}.py").exists()
+
+
 def change(configs, section, key, value):
     """Another default of a setting; returns the old one."""
     defaults = json.loads((configs / "default.json").read_text())

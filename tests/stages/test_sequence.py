@@ -236,10 +236,18 @@ def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence,
     shown = subprocess.run([sys.executable, "-m", *table.split(), str(sequence[0])], cwd=ROOT, capture_output=True)
     assert b"sft, constrained" in shown.stdout
     edited = shutil.copytree(sequence[0], tmp_path / "outputs")
-    dates = (edited / "06_dpo" / "log.jsonl").stat()
-    (edited / "06_dpo" / "log.jsonl").write_text("")
-    os.utime(edited / "06_dpo" / "log.jsonl", ns=(dates.st_atime_ns, dates.st_mtime_ns))
+
+    def edit(path, text):  # but not its date
+        dates = path.stat()
+        path.write_text(text)
+        os.utime(path, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+
+    edit(edited / "06_dpo" / "log.jsonl", "")
     assert would_run(output_dir=edited) == ["06_dpo", "08_evaluate"]
+    made = json.loads((edited / "04_inference" / "manifest.json").read_text())
+    made["recipe"]["generate"]["max_new_tokens"] += 1
+    edit(edited / "04_inference" / "manifest.json", json.dumps(made))
+    assert would_run(output_dir=edited) == ["04_inference", "06_dpo", "08_evaluate"]
 
 
 def test_while_a_run_has_the_folder_another_may_read_but_not_write(sequence, tmp_path):

@@ -12,7 +12,7 @@ import tools as toolbox
 from playground.data import sources, templates
 from playground.data.teacher import asking, endpoint, toolformer
 from playground.model import prompting
-from playground.run import artifacts, recipe
+from playground.run import artifacts, hardware, recipe
 from playground.run.errors import UserError
 from playground.run.files import read_records
 from tests.conftest import ROOT
@@ -76,17 +76,18 @@ def test_a_call_needs_to_execute_and_enough_samples_that_agree():
     assert left_out == {toolformer.FAILED: 2, toolformer.DISAGREED.format(**limits): 1}
 
 
-def test_an_answers_loss_is_that_of_its_tokens_alone_whatever_the_padding(base_model, tokenizer):
+def test_an_answers_loss_is_that_of_its_tokens_alone_whatever_the_padding(base_model, tokenizer, monkeypatch):
     import torch
 
+    monkeypatch.setattr(hardware, "has_bf16", lambda: False)  # whose rounding would hide a token
     pairs = [("How is Oslo?", "It is 3 °C."), ("What is the weather in Bergen tomorrow?", 'It is "sunny" in Bergen.')]
     for (prompt, answer), loss in zip(pairs, toolformer.answer_losses(base_model, tokenizer, pairs), strict=True):
         opening = prompting.encode_text(' {"tool": "respond", "args": {"message": "', tokenizer)
         said = prompting.encode_text(toolbox.to_json(answer)[1:-1], tokenizer)
         ids = [*prompting.encode_prompt(prompt, tokenizer), *opening, *said]
         labels = torch.tensor([[-100] * (len(ids) - len(said)) + said])
-        with torch.inference_mode():  # bf16 where the processor has it
-            assert loss == pytest.approx(base_model(torch.tensor([ids]), labels=labels).loss.item(), rel=0.03)
+        with torch.inference_mode():
+            assert loss == pytest.approx(base_model(torch.tensor([ids]), labels=labels).loss.item(), rel=1e-3)
 
 
 def test_of_two_calls_the_one_whose_result_the_answer_tells_of_is_kept(base_model, tokenizer):
