@@ -105,7 +105,7 @@ class Predictions:
 def greedy_cell(records, rows, scores, samples):
     """metrics.json's form for one model and decoding: each metric with its interval, costs, failures, confusion."""
     cell = {"n": len(records)}
-    for metric in (*scoring.METRICS, *scoring.DETAILS):
+    for metric in scoring.METRICS:
         cell[metric] = statistics.interval([s[metric] for s in scores if s[metric] is not None], samples)
     for name, key in (
         ("seconds_per_call", "seconds"),

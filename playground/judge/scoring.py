@@ -18,7 +18,6 @@ METRICS = (
     "execution_success",
     "response_quality",
 )
-DETAILS = ("argument_f1", "irrelevance", "answer_supported", "answer_well_formed")
 FAILURES = (
     "empty",
     "prose",
@@ -62,17 +61,14 @@ def score(text, completion, tools, ended=True, prompt=""):
         only the order of keys is free, and 1 and 1.0 are one number ("exact match").
     execution_success: the call runs, and its result equals the reference call's, so 17*23 and 23*17 agree;
         None where the reference call itself cannot be run ("executable evaluation", gorilla.cs.berkeley.edu).
-
-    And of particular requests or outputs, None or 0 for all others:
-
-    response_quality, answer_supported, answer_well_formed: see `judge_answer`; None but after a tool's result.
-    argument_f1: see `argument_f1`; also of a call that is invalid, if it is to the right tool.
-    irrelevance: of a request that needs no tool, whether the output is a valid call to `respond` (as in the
-        Berkeley leaderboard's category of that name); None for the others.
+    response_quality: of an answer to a tool's result, `share_of_facts`; None for other requests.
     """
     reference = json.loads(completion)
-    scores = dict.fromkeys((*METRICS, *DETAILS), 0.0) | {"tool": None}
-    _leave_out(scores, reference, prompt, tools)
+    scores = dict.fromkeys(METRICS, 0.0) | {"tool": None}
+    if "error" in toolbox.execute(reference, tools):
+        scores["execution_success"] = None
+    if reference["tool"] != "respond" or toolbox.last_result(prompt) is None:
+        scores["response_quality"] = None
     try:
         call = toolbox.parse_call(text)
     except toolbox.ParseError as error:
@@ -80,33 +76,17 @@ def score(text, completion, tools, ended=True, prompt=""):
         return scores | {"failure": _unreadable(error.kind, ended)}
     scores["format_correctness"] = 1.0
     failure = find_failure(call, reference, tools)
-    right_tool = call["tool"] == reference["tool"]
-    if right_tool:
-        scores["argument_f1"] = argument_f1(call["args"], reference["args"])
     if call["tool"] not in tools or toolbox.validate_call(call, tools):
         return scores | {"failure": failure}
     scores |= {"schema_validity": 1.0, "tool": call["tool"]}
-    if scores["irrelevance"] is not None:
-        scores["irrelevance"] = float(call["tool"] == "respond")
-    if right_tool:
+    if call["tool"] == reference["tool"]:
         scores |= {"tool_accuracy": 1.0, "argument_accuracy": argument_accuracy(call["args"], reference["args"])}
         scores["exact_call"] = float(failure is None)
         if scores["execution_success"] is not None:
             scores["execution_success"] = float(same(toolbox.execute(call, tools), toolbox.execute(reference, tools)))
         if scores["response_quality"] is not None:
-            scores |= judge_answer(str(call["args"].get("message", "")), prompt)
+            scores["response_quality"] = share_of_facts(str(call["args"].get("message", "")), prompt)
     return scores | {"failure": failure}
-
-
-def _leave_out(scores, reference, prompt, tools):
-    """Set to None the metrics that say nothing about this request."""
-    answers = toolbox.last_result(prompt) is not None
-    if reference["tool"] != "respond" or not answers:
-        scores |= dict.fromkeys(("response_quality", "answer_supported", "answer_well_formed"))
-    if reference["tool"] != "respond" or answers:
-        scores["irrelevance"] = None
-    if "error" in toolbox.execute(reference, tools):
-        scores["execution_success"] = None
 
 
 # ---- the outcome
@@ -192,43 +172,19 @@ def normalize(value):
     return value
 
 
-def _matches(given, expected):
-    return sum(name in given and same(normalize(given[name]), normalize(value)) for name, value in expected.items())
-
-
 def argument_accuracy(given, expected):
     """Share of the expected arguments that are given and equal after `normalize`; 1 where none is expected."""
-    return _matches(given, expected) / len(expected) if expected else 1.0
-
-
-def argument_f1(given, expected):
-    """Harmonic mean of the shares of given arguments that are right and of expected ones that are given right.
-
-    van Rijsbergen 1979; 1 where none is expected and none given.
-    """
-    return 2 * _matches(given, expected) / (len(given) + len(expected)) if given or expected else 1.0
+    right = [name in given and same(normalize(given[name]), normalize(value)) for name, value in expected.items()]
+    return sum(right) / len(right) if right else 1.0
 
 
 # ---- the answer after a tool's result
 
 
-def judge_answer(message, prompt):
-    """What is to be said of a message that answers with the result at the end of `prompt`.
-
-    response_quality: share of the result's facts, its texts and numbers, that the message states.
-    answer_supported: share of the message's numbers and names (capitalized words, addresses) that stand in the
-        request, the calls or the results; what does not is a hallucination. 1 where there is none of either.
-    answer_well_formed: 1 for one sentence or two, each begun by a capital (or a number or formula) and ended.
-    """
-    facts = [fact for fact in _leaves(toolbox.last_result(prompt)) if fact is not None]
-    stated = sum(_states(message, fact) for fact in facts)
-    claims = numbers_in(message) | _names(message)
-    sources = numbers_in(prompt) | set(words_in(prompt.casefold()))
-    return {
-        "response_quality": stated / len(facts) if facts else 1.0,
-        "answer_supported": sum(claim in sources for claim in claims) / len(claims) if claims else 1.0,
-        "answer_well_formed": float(_is_well_formed(message)),
-    }
+def share_of_facts(message, prompt):
+    """Share of the texts and numbers in the result at the end of `prompt` that the message states; 1 for none."""
+    facts = _leaves(toolbox.last_result(prompt))
+    return sum(_states(message, fact) for fact in facts) / len(facts) if facts else 1.0
 
 
 def _leaves(value):
@@ -243,28 +199,8 @@ def _states(message, fact):
     if isinstance(fact, str):
         words = r"\s+".join(map(re.escape, fact.casefold().split()))
         return re.search(rf"(?<!\w){words}(?!\w)", message.casefold()) is not None
-    return float(str(fact)) in numbers_in(message)
-
-
-def numbers_in(text):
-    """The set of the numbers in a text, by value."""
-    return {float(n.replace(",", "")) for n in re.findall(rf"(?<![\w.]){NUMBER}", text)}
-
-
-def words_in(text):
-    """The words of a text without the punctuation around them."""
-    return [word for word in (word.strip(OUTER + "()[]{}") for word in text.split()) if word]
-
-
-def _names(text):
-    """Words that only a source can have given, in lower case: capitalized within a sentence, or with an @ or dot."""
-    inside = re.sub(r"(?:^|(?<=[.!?]\s))\s*\S+", "", text)  # a sentence's first word has a capital whatever it is
-    return {w.casefold() for w in words_in(inside) if w != "I" and (w[0].isupper() or re.search(r"[^\W\d_]\.\w|@", w))}
-
-
-def _is_well_formed(message):
-    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z0-9])", message)
-    return len(sentences) <= 2 and all(re.fullmatch(r"(?:[^\W\da-z_]|\S*[\d(]).*[^\s.!?][.!?]", s) for s in sentences)
+    numbers = re.findall(rf"(?<![\w.]){NUMBER}", message)
+    return float(str(fact)) in {float(number.replace(",", "")) for number in numbers}
 
 
 # ---- many scores

@@ -7,13 +7,7 @@ from playground.run.console import printable
 from playground.run.errors import UserError
 from playground.run.files import read_json
 
-FIGURES = ("ladder", "failures", "confusion")
-
-
-def confused_most(cells):
-    """(name, confusion matrix) of the story's last model, decoding freely: the one that a reader would use."""
-    model, decodings = list(cells.items())[-1]
-    return f"{model}, free", decodings["free"]["confusion"]
+FIGURES = ("ladder", "failures")
 
 
 def write(folder, metrics, settings):
@@ -25,12 +19,7 @@ def write(folder, metrics, settings):
         "95% intervals, bootstrap over requests.",
     ]
     for split, cells in metrics["splits"].items():
-        name, matrix = confused_most(cells)
-        figures = (
-            plots.draw_ladder(cells),
-            plots.draw_failures(cells, scoring.FAILURES),
-            plots.draw_confusion(matrix, name),
-        )
+        figures = (plots.draw_ladder(cells), plots.draw_failures(cells, scoring.FAILURES))
         for figure, what in zip(figures, FIGURES, strict=True):
             plots.save(figure, folder / f"{split}_{what}.png")
         sampled, steps = tables.sampled_rows(cells), tables.difference_rows(metrics["differences"][split])
@@ -48,7 +37,6 @@ def write(folder, metrics, settings):
             f"## {split}: with sampling", "", tables.table(sampled, list(sampled[0])), "",
             *asking,
             f"## {split}: how the wrong outputs are wrong", "", f"![kinds of failure]({split}_failures.png)", "",
-            f"![which tool was called]({split}_confusion.png)", "",
         ]  # fmt: skip
     lines += [f"{name} is left out: {printable(why)}" for name, why in metrics["left_out"].items()]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

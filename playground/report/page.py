@@ -100,9 +100,7 @@ def _results(metrics):
         "test_wild was written by hand. Small print: 95% bootstrap intervals."
     )
     grid = _by_split(metrics, SHOWN, lambda cell: [_rate(cell[metric]) for metric in SHOWN.values()])
-    columns = ["argument F1", "no tool needed, none called", "answer supported", "answer well formed"]
-    more = _by_split(metrics, columns, lambda cell: [_rate(cell[metric]) for metric in scoring.DETAILS])
-    return f"{said}{grid}<details><summary>More figures</summary>{more}</details>"
+    return said + grid
 
 
 def _ladder(metrics):

@@ -85,22 +85,6 @@ def draw_failures(cells, kinds):
     return figure
 
 
-def draw_confusion(matrix, title):
-    """Which tool was called for which: a heat map of {expected: {called: count}} with the counts in it."""
-    columns = list(dict.fromkeys([*matrix, *(called for counts in matrix.values() for called in counts)]))
-    shares = [[counts.get(called, 0) / sum(counts.values()) for called in columns] for counts in matrix.values()]
-    figure, (axis,) = _figure(2.4 + 0.75 * len(columns), 1.8 + 0.5 * len(matrix))
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for y, counts in enumerate(matrix.values()):
-        for x, called in enumerate(columns):
-            if counts.get(called):
-                axis.text(x, y, counts[called], ha="center", va="center", color="white" if shares[y][x] > 0.5 else "k")
-    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-    axis.set_yticks(range(len(matrix)), matrix)
-    axis.set(xlabel="called", ylabel="expected", title=title)
-    return figure
-
-
 def plot_balance(path, counts, most=20):
     """A PNG of what share of each split calls each tool: {split: {tool: records}}, the `most` commonest tools."""
     totals = {split: sum(tools.values()) for split, tools in counts.items()}

@@ -81,7 +81,6 @@ def test_a_name_is_a_name_on_plots_and_no_mathematics(tmp_path):
     interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     cell = {"n": 2, "failures": {"prose": 1}, **dict.fromkeys(tables.STEPS.values(), interval)}
     figures = [
-        plots.draw_confusion({name: {name: 1}}, name),
         plots.draw_ladder({name: {"free": cell}}),
         plots.draw_failures({name: {"free": cell}}, scoring.FAILURES),
         plots.draw_curves({name: [(0, 1), (1, 2)]}, name),

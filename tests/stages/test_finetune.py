@@ -98,8 +98,8 @@ def test_what_a_tool_found_is_exchanged_in_result_and_answer_alike():
     answer = '{"tool": "respond", "args": {"message": "It is 14 °C and stormy in Oslo."}}'
     record = {"prompt": prompt, "completion": answer, "source": "templates"}
     changed = Exchange([EMAIL, record], 0, 1)(record, random.Random(1))
-    facts = scoring.judge_answer(toolbox.parse_call(changed["completion"])["args"]["message"], changed["prompt"])
-    assert facts["response_quality"] == 1 and facts["answer_supported"] == 1
+    message = toolbox.parse_call(changed["completion"])["args"]["message"]
+    assert scoring.share_of_facts(message, changed["prompt"]) == 1
     assert "stormy" not in changed["completion"] and "Result: {" in changed["prompt"]
 
 

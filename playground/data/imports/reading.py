@@ -12,6 +12,7 @@ from playground.data.imports.conversation import BadRow, general
 from playground.run.errors import UserError
 
 MAX_LINE = 1_000_000  # bytes
+MAX_ENTRY = 64 * MAX_LINE  # characters of an array's entry; a longer one cannot be passed over
 MAX_BAD = 0.2  # of the rows; with more, the file is not what it was taken for
 SHOWN = 10  # bad rows that are named
 REASONS = 5  # for which rows were refused, named with their counts
@@ -106,28 +107,16 @@ def _parsed(line, text):
 
 
 def _array(path, file):
-    """The entries of a JSON array, of which no more than one and a block is in memory, and each is read once.
-
-    An entry that is longer than a row may be is passed over by its brackets and quotes, without being read.
-    """
+    """The entries of a JSON array, of which no more than one and a block is in memory."""
     decoder, json_decoder = codecs.getincrementaldecoder("utf-8-sig")(), json.JSONDecoder()
-    text, number, ended, too_long = "", 0, False, None
+    text, number, ended = "", 0, False
     try:
         while not ended:
-            block = file.read(MAX_LINE)
+            block = file.read(max(MAX_LINE, len(text)))  # twice as much of an entry each time that it is tried
             ended = not block
             text += decoder.decode(block, ended)
             at = 0
             while True:
-                if too_long:
-                    at = too_long.end(text, at)
-                    if at is None and not ended:
-                        at = len(text)
-                        break
-                    if at is None:
-                        raise _broken(path, number, "it breaks off")
-                    too_long, number = None, number + 1
-                    yield number, BadRow("over 1 MB")
                 start = re.compile(r"[\s,]*" if number else r"\s*\[?\s*").match(text, at).end()
                 if text[start : start + 1] == "]":
                     return
@@ -137,10 +126,9 @@ def _array(path, file):
                     where, why = getattr(error, "pos", 0), getattr(error, "msg", str(error)[:100])
                     if ended or not (where > len(text) - TAIL or why.startswith("Unterminated string")):
                         raise _broken(path, number, why) from None
+                    if len(text) - start > MAX_ENTRY:
+                        raise _broken(path, number, f"or is over {MAX_ENTRY // MAX_LINE} MB") from None
                     at = start  # the entry goes on in the next block
-                    if len(text) - start > MAX_LINE:
-                        too_long = _Passed()
-                        continue
                     break
                 if end == len(text) and not ended:
                     at = start  # so may a number
@@ -156,36 +144,6 @@ def _array(path, file):
 
 def _broken(path, number, why):
     return UserError(f"{path}: entry {number + 1} of the array is not JSON ({why}).")
-
-
-class _Passed:
-    """Finds the end of a JSON value that is not read, over any number of blocks."""
-
-    def __init__(self):
-        self.depth, self.quoted, self.escaped = 0, False, False
-
-    def end(self, text, at):
-        """The index after the value, or None where it goes on in the next block."""
-        if self.escaped and at < len(text):
-            at, self.escaped = at + 1, False
-        marks = re.compile(r'["\\]'), re.compile(r'["\[\]{},]')
-        while found := marks[not self.quoted].search(text, at):
-            at = found.end()
-            match found[0]:
-                case '"':
-                    self.quoted = not self.quoted
-                case "\\":
-                    self.escaped = at == len(text)
-                    at += 1
-                case "[" | "{":
-                    self.depth += 1
-                case "]" | "}" if self.depth:
-                    self.depth -= 1
-                case _ if not self.depth:  # the comma or the bracket after it
-                    return found.start()
-            if not self.depth and not self.quoted and found[0] in '"]}':
-                return at
-        return None
 
 
 def is_hub_name(name):

@@ -499,13 +499,16 @@ def test_tags_that_never_end_are_refused_in_time_that_grows_with_them(text):
 
 
 def test_an_entry_of_an_array_is_not_read_again_at_each_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_LINE", 1000)  # thousands of blocks
+    monkeypatch.setattr(reading, "MAX_LINE", 1000)  # blocks of that size would be thousands
     path = tmp_path / "a.json"
     big = ["a", [{"b": '\\"[{'}]] * 60_000
     path.write_text(json.dumps([{"first": 1}, big, "x" * 2_000_000, {"last": [2]}]), encoding="utf-8")
     found = []
     assert seconds(lambda: found.extend(row for _, row in reading.rows(path))) < 5
     assert [str(row) for row in found] == ["{'first': 1}", "over 1 MB", "over 1 MB", "{'last': [2]}"]
+    monkeypatch.setattr(reading, "MAX_ENTRY", 100_000)
+    with pytest.raises(UserError, match="entry 2 of the array is not JSON"):
+        list(reading.rows(path))
 
 
 def test_a_broken_entry_is_named_where_it_stands_and_nothing_after_it_is_read(tmp_path):
