@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 
 from playground.judge import scoring
-from playground.report import html, plots, tracing, training
+from playground.report import html, plots, tables, tracing, training
 from playground.report.html import note, table, text
-from playground.report.tables import SHOWN, STEPS, row_name
+from playground.report.tables import row_name
 from playground.run.files import read_json, read_log
 
 MOST_EXAMPLES = 120
@@ -24,8 +24,9 @@ def write(folder, metrics, rows, splits, settings):
     """report.html into `folder`. rows: predictions.jsonl's, each with its "failure"; splits: {split: records}."""
     output_dir = Path(settings["output_dir"])
     sections = {"Results": _results(metrics), "What each step adds": _ladder(metrics)}
-    sections |= {"Sampling": _sampling(metrics), "Cost": _cost(metrics), "Which tool": _tools(metrics)}
-    sections |= {"How outputs are wrong": _failures(metrics)}
+    sections |= {"Sampling": _by_split(metrics, tables.sampled_rows), "Cost": _cost(metrics)}
+    sections |= {"Requests that lack an argument": _by_split(metrics, tables.asking_rows)}
+    sections |= {"Which tool": _tools(metrics), "How outputs are wrong": _failures(metrics)}
     sections |= {"Learning curves": _curves(output_dir), "Examples": _examples(rows, splits)}
     sections |= {"Constrained decoding": _trace(output_dir), "Provenance": _provenance(metrics, settings, output_dir)}
     sections = {title: body for title, body in sections.items() if body}
@@ -48,17 +49,6 @@ def _slug(title):
     return title.lower().replace(" ", "-")
 
 
-def _name(model, decoding):
-    return f'<span class="dot" style="background:{plots.colour(model)}"></span>{text(row_name(model, decoding))}'
-
-
-def _rate(interval, sign=""):
-    if interval is None:
-        return "–"
-    value, low, high = (f"{100 * interval[key]:{sign}.1f}" for key in ("value", "low", "high"))
-    return f"{value}%<small>{low} to {high}</small>"
-
-
 def _figure(figure, caption):
     """A drawing inline, so that it takes the page's colours and stays sharp."""
     import matplotlib
@@ -71,24 +61,14 @@ def _figure(figure, caption):
     return f'<figure role="img" aria-label="{text(caption)}">{svg}<figcaption>{text(caption)}</figcaption></figure>'
 
 
-def _cells(metrics):
-    """(split, model, decoding, cell) of all there is."""
-    for split, cells in metrics["splits"].items():
-        for model, decodings in cells.items():
-            for decoding, cell in decodings.items():
-                yield split, model, decoding, cell
+def _table(rows):
+    """The rows of playground.report.tables, {column: text}."""
+    return table(map(text, rows[0]), [map(text, row.values()) for row in rows])
 
 
-def _by_split(metrics, columns, row):
-    """A table for each split, with row(cell) for each model and decoding."""
-    return "".join(
-        f"<h3>{text(split)}</h3>"
-        + table(
-            ["", *columns],
-            [[_name(model, decoding), *row(cell)] for at, model, decoding, cell in _cells(metrics) if at == split],
-        )
-        for split in metrics["splits"]
-    )
+def _by_split(metrics, rows_of):
+    found = {split: rows_of(cells) for split, cells in metrics["splits"].items()}
+    return "".join(f"<h3>{text(split)}</h3>{_table(rows)}" for split, rows in found.items() if rows)
 
 
 # ---- sections
@@ -97,54 +77,33 @@ def _by_split(metrics, columns, row):
 def _results(metrics):
     said = note(
         "Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
-        "test_wild was written by hand. Small print: 95% bootstrap intervals."
+        "test_wild was written by hand. In parentheses: 95% bootstrap intervals."
     )
-    grid = _by_split(metrics, SHOWN, lambda cell: [_rate(cell[metric]) for metric in SHOWN.values()])
-    return said + grid
+    return said + _by_split(metrics, lambda cells: tables.grid_rows(cells, True))
 
 
 def _ladder(metrics):
     parts = [note("Differences are taken request by request; where the interval includes 0, these requests show none.")]
     for split, cells in metrics["splits"].items():
         parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
-        rows = [
-            [
-                f"{text(step['from'])} → {text(step['to'])}",
-                *(_rate(step[metric], "+") for metric in STEPS.values()),
-            ]
-            for step in metrics["differences"][split]
-        ]
-        parts.append(table(["step", *STEPS], rows))
+        parts.append(_table(tables.difference_rows(metrics["differences"][split])))
     return "".join(parts)
 
 
-def _sampling(metrics):
-    k = next(_cells(metrics))[3]["sampled"]["k"]
-
-    def row(cell):
-        sampled = cell["sampled"]
-        shown = [sampled[key] for key in ("schema_validity", "exact_call", "pass_at_k", "always_right")]
-        return [_rate(cell["exact_call"]), *map(_rate, shown), sampled["n"]]
-
-    columns = ["exact, greedy", "valid, sampled", "exact, sampled", f"one of {k} right", f"all {k} right", "requests"]
-    return _by_split(metrics, columns, row)
-
-
 def _cost(metrics):
-    def row(cell):
-        return [
-            f"{1000 * cell['seconds_per_call']:.1f}",
-            f"{cell['forward_passes_per_call']:.1f}",
-            f"{cell['tokens_per_call']:.1f}",
-        ]
-
     said = note("Of requests in batches, greedily; seconds are wall time on the machine named below.")
-    return said + _by_split(metrics, ["ms a call", "forward passes a call", "tokens a call"], row)
+    return said + _by_split(metrics, tables.cost_rows)
 
 
 def _tools(metrics):
     parts = [note("Rows: the tool that was right; columns: the tool of the valid call; then precision and recall.")]
-    for number, (split, model, decoding, cell) in enumerate(_cells(metrics)):
+    cells = [
+        (split, model, decoding, cell)
+        for split, models in metrics["splits"].items()
+        for model, decodings in models.items()
+        for decoding, cell in decodings.items()
+    ]
+    for number, (split, model, decoding, cell) in enumerate(cells):
         matrix, rates = cell["confusion"], cell["by_tool"]
         called = list(dict.fromkeys([*matrix, *(name for counts in matrix.values() for name in counts)]))
         rows = []
@@ -154,7 +113,7 @@ def _tools(metrics):
             shown = "–" if precision is None else f"{precision:.1%}"
             rows.append([text(tool), *cells, shown, f"{rates[tool]['recall']:.1%}"])
         columns = ["", *map(text, called), "precision", "recall"]
-        title = f"{_name(model, decoding)}, {text(split)}"
+        title = text(f"{row_name(model, decoding)}, {split}")
         opened = " open" if (model, decoding) == ("sft", "free") and split == "test" else ""
         body = table(columns, rows, f'class="heat" id="confusion-{number}"')
         parts.append(f"<details{opened}><summary>{title}</summary>{body}</details>")
@@ -167,13 +126,11 @@ def _heat(count, total):
 
 
 def _failures(metrics):
-    parts = []
-    for split, cells in metrics["splits"].items():
-        caption = f"Kinds of failure by model, on {split}"
-        parts.append(_figure(plots.draw_failures(cells, scoring.FAILURES), caption))
-    return "".join(parts) + _by_split(
-        metrics, scoring.FAILURES, lambda cell: [cell["failures"].get(kind, "") for kind in scoring.FAILURES]
-    )
+    figures = [
+        _figure(plots.draw_failures(cells, scoring.FAILURES), f"Kinds of failure by model, on {split}")
+        for split, cells in metrics["splits"].items()
+    ]
+    return "".join(figures) + _by_split(metrics, tables.failure_rows)
 
 
 def _curves(output_dir):

@@ -2,6 +2,8 @@
 
 import textwrap
 
+from playground.judge.scoring import FAILURES
+
 SHOWN = {
     "one JSON object": "format_correctness",
     "schema valid": "schema_validity",
@@ -85,6 +87,22 @@ def sampled_rows(cells):
         for model, decodings in cells.items()
         for decoding, cell in decodings.items()
     ]
+
+
+def cost_rows(cells):
+    costs = {"forward passes a call": "forward_passes_per_call", "tokens a call": "tokens_per_call"}
+    return [
+        {"": row_name(model, decoding), "ms a call": f"{1000 * cell['seconds_per_call']:.1f}",
+         **{title: f"{cell[cost]:.1f}" for title, cost in costs.items()}}
+        for model, decodings in cells.items() for decoding, cell in decodings.items()
+    ]  # fmt: skip
+
+
+def failure_rows(cells):
+    return [
+        {"": row_name(model, decoding), **{kind: str(cell["failures"].get(kind, "")) for kind in FAILURES}}
+        for model, decodings in cells.items() for decoding, cell in decodings.items()
+    ]  # fmt: skip
 
 
 def asking_rows(cells):
