@@ -3,30 +3,25 @@
     python 08_evaluate.py
     python 08_evaluate.py --model path/to/folder             # that model too
     python 08_evaluate.py --compare outputs other/outputs    # finished runs, side by side
-    python 08_evaluate.py --bfcl DIR --model NAME            # the Berkeley leaderboard's rows instead
     accelerate launch --config_file configs/accelerate/gpus.yaml 08_evaluate.py    # see docs/scaling.md
 
 Rates have 95% intervals, bootstrap over requests; what one step changed is measured request by request. Outputs are
 kept with the hashes of data, model and settings: a second run generates what is new, and scores all again.
 
-DIR: berkeley-function-call-leaderboard/bfcl_eval/data of github.com/ShishirPatil/gorilla. Each row lists its own tools;
-several calls need room: --set generate.max_new_tokens=256.
-
 Writes outputs/08_evaluate/: report.html, report.md, plots, metrics.json, predictions.jsonl, manifest.json.
 """
 
-import collections
 import sys
 import time
 from pathlib import Path
 
 import tools as toolbox
 from playground import schemas
-from playground.judge import bfcl, evaluation, scoring, statistics
+from playground.judge import evaluation, scoring
 from playground.model import generation, loading
-from playground.model.decoding import DECODINGS, grammar_of, grammars_of_calls
+from playground.model.decoding import DECODINGS, grammars_of_calls
 from playground.report import markdown, page, tables
-from playground.run import artifacts, console, hardware, manifest, parallel, recipe
+from playground.run import artifacts, console, manifest, parallel, recipe
 from playground.run.errors import UserError
 from playground.run.files import read_records, sha256, write_json, write_jsonl
 
@@ -37,7 +32,6 @@ SPLITS = ("test", "test_wild")
 
 def add_flags(parser):
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="output folders of finished runs")
-    parser.add_argument("--bfcl", metavar="DIR", help="a folder with the Berkeley leaderboard's files")
 
 
 def find_models(settings, wanted):
@@ -116,53 +110,12 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
     return cells, scores, model_hash
 
 
-def evaluate_leaderboard(folder, settings):
-    """Ask `--model` the Berkeley leaderboard's requests, free and constrained, and check its calls."""
-    categories = bfcl.load(folder)
-    base = loading.find_base(settings["model"]["name"])
-    tokenizer, model = loading.load(base["path"], settings)
-    cells, predictions = {}, []
-    with artifacts.stage(settings, "08_bfcl", base_model=base, **hardware.placement(model)) as artifact:
-        for category, rows in categories.items():
-            prompts = [bfcl.prompt_of(row, category) for row in rows]
-            schemas = [bfcl.schema_of(row, category) for row in rows]
-            free = generation.generate(model, tokenizer, prompts, settings, temperature=0.0, progress=category)
-            constrained = []
-            for prompt, schema in zip(prompts, schemas, strict=True):  # each row has its own tools, so its own grammar
-                try:
-                    compiled = grammar_of(schema, tokenizer, category)
-                    constrained += generation.generate(model, tokenizer, [prompt], settings, compiled, temperature=0.0)
-                except UserError:  # a schema that the grammar does not know, or no room for its shortest call
-                    constrained.append(None)
-            for decoding, completions in (("free", free), ("constrained", constrained)):
-                wrong = [
-                    bfcl.check(row, category, bfcl.read_calls(done.text)) if done else "grammar_unsupported"
-                    for row, done in zip(rows, completions, strict=True)
-                ]
-                right = [float(kind is None) for kind in wrong]
-                interval = statistics.interval(right, settings["evaluate"]["bootstrap_samples"])
-                cells.setdefault(decoding, {})[category] = {"n": len(rows), "ast": interval}
-                predictions += [
-                    {"id": row["id"], "decoding": decoding, "output": done and done.text, "wrong": kind}
-                    for row, done, kind in zip(rows, completions, wrong, strict=True)
-                ]
-                kinds = collections.Counter(filter(None, wrong)).most_common(2)
-                reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
-                print(f"{category:12} {decoding:12} {interval['value']:6.1%} of {len(rows)} right   {reasons}")
-        write_jsonl(artifact / "predictions.jsonl", predictions)
-        write_json(artifact / "metrics.json", {"model": base["name"], "decodings": cells})
-    print(f"Written: {artifact.final}.")
-
-
 def main():
     settings, options = recipe.arguments(__doc__, add_flags)
     if options.compare:
         print(markdown.compare(options.compare))
         return
     artifacts.lock(settings)
-    if options.bfcl:
-        evaluate_leaderboard(options.bfcl, settings)
-        return
     output_dir, evaluate = settings["output_dir"], settings["evaluate"]
     tool_file = artifacts.require(output_dir, "02_create_dataset", "tools.json")
     files = {"test": artifacts.require(output_dir, "02_create_dataset", "test.jsonl")}

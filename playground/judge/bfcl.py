@@ -73,9 +73,9 @@ def tools_of(row):
     return functions | {"respond": RESPOND}
 
 
-def schema_of(row, category):
+def schema_of(tools, category):
     """The JSON Schema of an answer: a call to one of the tools, or a list of such where several are asked for."""
-    call = toolbox.call_schema(tools_of(row))
+    call = toolbox.call_schema(tools)
     return {"type": "array", "items": call, "minItems": 1} if category == "parallel" else call
 
 
