@@ -13,71 +13,52 @@ import sys
 
 from playground.run import console, manifest, recipe
 
-
-def verify(options):
-    found = manifest.verify(options.output_dir)
-    for stage, wrong in found.items():
-        print(f"{stage}: {'; '.join(wrong) or 'fine'}")
-    sys.exit(1 if any(found.values()) else 0)
-
-
-def summary(options):
-    from playground.report import markdown, tables
-
-    print(tables.summary(markdown.read_evaluation(options.output_dir)))
-
-
-def export(options):
-    from playground.model import export
-
-    export.export(options.stage, options.folder, options.trust_remote_code)
-    print(f"Written: {options.folder}")
-
-
-def expected(options):
-    from playground.model import expected
-
-    print(expected.sentence(options.model))
-
-
-def settings(options):
-    print(recipe.table())
-
-
-def readme(options):
-    from playground.report import readme
-
-    readme.fill()
+COMMANDS = ("verify", "summary", "export", "expected", "settings", "readme")
 
 
 def arguments():
     parser = argparse.ArgumentParser(
         prog="python -m playground", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(do, description):
-        made = commands.add_parser(
-            do.__name__, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        made.set_defaults(do=do)
-        return made
-
-    made = command(verify, manifest.__doc__)
-    made.add_argument("output_dir", nargs="?", default="outputs", help="where the artifacts are (outputs)")
-    made = command(summary, "The results table of an evaluation.")
-    made.add_argument("output_dir", nargs="?", default="outputs", help="an output folder with 08_evaluate in it")
-    made = command(export, "A stage's model as a plain Hugging Face folder, which needs nothing of this project.")
-    made.add_argument("stage", help="a training stage's folder, such as outputs/03_finetune")
-    made.add_argument("folder", help="the folder to make")
-    made.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    made = command(expected, "How long the whole sequence will take on this machine.")
-    made.add_argument("model", help="a model as --model names it")
-    command(settings, "Every setting, as a Markdown table.")
-    command(readme, "Make the generated parts of README.md and docs/ anew.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    verify, summary, export, expected, *_ = map(commands.add_parser, COMMANDS)
+    for command in (verify, summary):
+        command.add_argument("output_dir", nargs="?", default="outputs", help="where the artifacts are (outputs)")
+    export.add_argument("stage", help="a training stage's folder, such as outputs/03_finetune")
+    export.add_argument("folder", help="the folder to make")
+    export.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    expected.add_argument("model", help="a model as --model names it")
     return parser.parse_args()
+
+
+def run(options):
+    match options.command:
+        case "verify":
+            found = manifest.verify(options.output_dir)
+            for stage, wrong in found.items():
+                print(f"{stage}: {'; '.join(wrong) or 'fine'}")
+            sys.exit(1 if any(found.values()) else 0)
+        case "summary":
+            from playground.report import markdown, tables
+
+            print(tables.summary(markdown.read_evaluation(options.output_dir)))
+        case "export":
+            from playground.model import export
+
+            export.export(options.stage, options.folder, options.trust_remote_code)
+            print(f"Written: {options.folder}")
+        case "expected":
+            from playground.model import expected
+
+            print(expected.sentence(options.model))
+        case "settings":
+            print(recipe.table())
+        case "readme":
+            from playground.report import readme
+
+            readme.fill()
 
 
 if __name__ == "__main__":
     options = arguments()
-    console.run(lambda: options.do(options))
+    console.run(lambda: run(options))

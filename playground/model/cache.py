@@ -18,28 +18,21 @@ class RoomyLayer(DynamicLayer):
     On a CPU, `torch.cat` of the whole cache for the sake of one token took 40% of the time of a batch of 64 rows.
     """
 
-    def lazy_initialization(self, key_states, value_states):
-        super().lazy_initialization(key_states, value_states)
-        self.rooms = {}
-
     def update(self, key_states, value_states, *args, **kwargs):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        held = self.get_seq_length()
-        self.keys = self._append("keys", self.keys, key_states, held)
-        self.values = self._append("values", self.values, value_states, held)
+            self.rooms = []
+        held, new = self.get_seq_length(), (key_states, value_states)
+        total = held + key_states.shape[2]
+        if not self.rooms or self.rooms[0].shape[2] < total:
+            self.rooms = [states.new_empty(*states.shape[:2], total + ROOM, states.shape[3]) for states in new]
+            if held:
+                self.rooms[0][:, :, :held], self.rooms[1][:, :, :held] = self.keys, self.values
+        for room, states in zip(self.rooms, new, strict=True):
+            room[:, :, held:total] = states
+        self.keys, self.values = (room[:, :, :total] for room in self.rooms)
         return self.keys, self.values
 
     def batch_select_indices(self, indices):
         super().batch_select_indices(indices)
-        self.rooms = {}
-
-    def _append(self, name, old, new, held):
-        rows, heads, count, size = new.shape
-        total = held + count
-        if name not in self.rooms or self.rooms[name].shape[2] < total:
-            self.rooms[name] = new.new_empty(rows, heads, total + ROOM, size)
-            if held:
-                self.rooms[name][:, :, :held] = old
-        self.rooms[name][:, :, held:total] = new
-        return self.rooms[name][:, :, :total]
+        self.rooms = []

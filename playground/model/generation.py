@@ -16,9 +16,8 @@ KEEP_FINISHED = 0.75
 class Completion:
     """What a model wrote after one prompt.
 
-    text: without special tokens; token_ids: as generated, the end-of-sequence token included if there is
-    one; ended: whether the text is whole, because the model stopped by itself or a grammar closed it in time, and not
-    cut off at the limit; forward_passes: how often the model was asked.
+    text: without special tokens; token_ids: as generated, an end-of-sequence token included; ended: whether the text
+    is whole (the model stopped, or a grammar closed it in time); forward_passes: how often the model was asked.
     """
 
     text: str
@@ -44,22 +43,18 @@ def generate(
     from playground.grammar import TooManyWays
 
     section = settings["generate"]
+    limit, batch_size = section["max_new_tokens"], section["batch_size"]
 
     def begin_text(prompt):
         matcher = (grammar(prompt) if callable(grammar) else grammar).matcher()
-        if matcher.min_tokens_to_complete > section["max_new_tokens"]:
-            raise UserError(
-                f"generate.max_new_tokens is {section['max_new_tokens']}: the shortest valid text needs "
-                f"{matcher.min_tokens_to_complete} tokens."
-            )
+        if (needed := matcher.min_tokens_to_complete) > limit:
+            raise UserError(f"generate.max_new_tokens is {limit}: the shortest valid text needs {needed} tokens.")
         return matcher
-
-    def encode(prompt):
-        return prompting.encode_prompt(prompt, tokenizer) if isinstance(prompt, str) else prompt
 
     temperature = section["temperature"] if temperature is None else temperature
     seed = settings["seed"] if seed is None else seed
-    encoded = fit([encode(prompt) for prompt in prompts], model, section["max_new_tokens"])
+    encoded = [prompting.encode_prompt(prompt, tokenizer) if isinstance(prompt, str) else prompt for prompt in prompts]
+    encoded = fit(encoded, model, limit)
     # Prompts of one length side by side need the least padding.
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
     in_shares = not weights.is_sharded(model)  # else all processes have to take part in every step of the model
@@ -71,12 +66,11 @@ def generate(
         """[(which prompt, its Completion)] of this process."""
         answered = []
         bar = tqdm(total=len(order), desc=progress, disable=progress is None, leave=False)
-        with bar, hardware.explain_oom("generate.batch_size", section["batch_size"]):
-            for begin in range(0, len(order), section["batch_size"]):
-                rows = order[begin : begin + section["batch_size"]]
+        with bar, hardware.explain_oom("generate.batch_size", batch_size):
+            for begin in range(0, len(order), batch_size):
+                rows = order[begin : begin + batch_size]
                 matchers = [begin_text(prompts[i]) for i in rows] if grammar else None
                 batch = [encoded[i] for i in rows]
-                limit = section["max_new_tokens"]
                 try:
                     generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
                 except TooManyWays as error:
@@ -113,9 +107,8 @@ def fit(encoded, model, max_new_tokens):
 
 
 def leave_out_long(rows, tokenizer, model, settings):
-    """The rows (records, or requests without a completion) that fit the model's positions, the others counted.
+    """The rows that leave room, of the model's positions, for their completion and for any answer; counts the others.
 
-    For training on answers: each row has room for one of `generate.max_new_tokens`, and for its own completion.
     Raises UserError where no row fits.
     """
     positions = loading.longest(model)
@@ -143,6 +136,7 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
     """
     import torch
 
+    from playground.grammar.jump import jump
     from playground.model.cache import with_room
 
     generated, passes = [[] for _ in prompts], [0] * len(prompts)
@@ -153,13 +147,11 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
     def add(row, new):
         """Take new tokens, and those that the grammar then forces; returns them all: the row has to read them."""
         generated[row] += new
+        forced = []
         if matchers and jump_ahead and not _has_ended(generated[row], tokenizer):
-            from playground.grammar.jump import jump
-
             forced = jump(matchers[row], tokenizer, generated[row], left(row))
             generated[row] += forced
-            return new + forced
-        return new
+        return new + forced
 
     def is_open(row):
         return left(row) and not _has_ended(generated[row], tokenizer)
@@ -194,8 +186,9 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
             if copies:
                 cache.batch_select_indices(torch.tensor(copies, device=model.device))
                 logits, attention_mask, copies = logits[copies], attention_mask[copies], []
-            if matchers:
-                _mask(logits, [(matchers[row], left(row)) if r else None for row, r in zip(rows, read, strict=True)])
+            for i, row in enumerate(rows):
+                if matchers and read[i]:
+                    _forbid(logits[i], matchers[row].forbidden(left(row)))
             for row, r, token in zip(rows, read, _choose(logits, *sampler), strict=True):
                 if r:
                     passes[row] += 1
@@ -214,17 +207,10 @@ def _has_ended(token_ids, tokenizer):
     return bool(token_ids) and token_ids[-1] == tokenizer.eos_token_id
 
 
-def _mask(logits, places):
-    """Set the logits of tokens that a row's grammar forbids to minus infinity, in place.
-
-    places: (matcher, tokens left) of each row, None for a row whose logits do not count.
-    """
-    for row, place in enumerate(places):
-        if place:
-            matcher, tokens_left = place
-            forbidden = matcher.forbidden(tokens_left).to(logits.device)
-            logits[row, : len(forbidden)].masked_fill_(forbidden, float("-inf"))
-            logits[row, len(forbidden) :] = float("-inf")  # some models pad their vocabulary
+def _forbid(logits, forbidden):
+    """Set the logits (vocabulary) of what is forbidden, a mask of its beginning, to minus infinity, in place."""
+    logits[: len(forbidden)].masked_fill_(forbidden.to(logits.device), float("-inf"))
+    logits[len(forbidden) :] = float("-inf")  # some models pad their vocabulary
 
 
 def _choose(logits, temperature, generator):

@@ -7,10 +7,9 @@ MOST_AT_ONCE = 8, 4  # answers that training reads in one forward pass; the seco
 
 
 def collate(prompts, completions, pad_token_id, device):
-    """Token ids of prompts, padded on the left, and of completions, on the right, which so share their T columns.
+    """Prompts, padded on the left, and completions, on the right, which so share their T columns; all token ids.
 
-    All columns together are a multiple of `hardware.PADDED_TO`. Returns input_ids and attention_mask (rows, width),
-    completion_ids and completion_mask (rows, T).
+    Returns input_ids and attention_mask (rows, a multiple of PADDED_TO), completion_ids and completion_mask (rows, T).
     """
     import torch
 
@@ -20,12 +19,8 @@ def collate(prompts, completions, pad_token_id, device):
     ids = [[pad_token_id] * (width - len(p)) + p + c + [pad_token_id] * (length - len(c)) for p, c in rows]
     mask = [[0] * (width - len(p)) + [1] * len(p + c) + [0] * (length - len(c)) for p, c in rows]
     ids, mask = torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "completion_ids": ids[:, width:],
-        "completion_mask": mask[:, width:].float(),
-    }
+    own = {"completion_ids": ids[:, width:], "completion_mask": mask[:, width:].float()}
+    return {"input_ids": ids, "attention_mask": mask, **own}
 
 
 def batches(answers, rows, model, tokenizer):

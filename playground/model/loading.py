@@ -22,8 +22,8 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
 def find_base(name):
     """The base model `name` as {"name", "kind", "path"}; kind is "embedded", "package", "folder" or "hub".
 
-    A hub model is taken from the cache, else downloaded. Where the hub cannot be reached, the default
-    model is replaced by the embedded one (with a line that says so); for any other name that is a UserError.
+    A hub model is taken from the cache, else downloaded. Raises UserError where it cannot be had, except for the
+    default one, which the embedded one replaces where the hub cannot be reached.
     """
     if name == "embedded":
         return {"name": name, "kind": "embedded", "path": str(EMBEDDED)}
@@ -54,25 +54,18 @@ def find_base(name):
             raise UserError(f"--model {name}: cannot be downloaded ({first_line(error)}): try again.") from None
     if name != DEFAULT:
         raise UserError(f"--model {name}: not in the cache, and the hub cannot be reached: use a folder or `embedded`.")
-    print(
-        f"{name} is not cached and the hub not reachable: using the embedded model; --model smollm2 is a real one "
-        "from the Python package index.",
-        file=sys.stderr,
-    )
+    message = f"{name} is not cached and the hub not reachable: using the embedded model; `smollm2` is a real one."
+    print(message, file=sys.stderr)
     return find_base("embedded")
 
 
 def load(path, settings, base_path=None):
-    """(tokenizer, model) in a folder; base_path: of the model to which the folder's adapter belongs.
-
-    Raises UserError where the tokenizer has tokens that the model does not know.
-    """
+    """(tokenizer, model) as `load_tokenizer` and `load_model` give them, which have to belong together."""
     tokenizer, model = load_tokenizer(path, settings), load_model(path, settings, base_path)
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
         raise UserError(
-            f"{path}: the tokenizer has {len(tokenizer)} tokens, more tokens than the model ({known}): "
-            "take the tokenizer that belongs to it."
+            f"{path}: the tokenizer has {len(tokenizer)} tokens, more tokens than the model ({known}): take its own."
         )
     return tokenizer, model
 
@@ -80,39 +73,31 @@ def load(path, settings, base_path=None):
 def load_tokenizer(path, settings=None):
     """The tokenizer in a folder, padding on the left (as generation needs), with a padding token.
 
-    Code that comes with it runs only where the recipe says `model.trust_remote_code`.
+    Raises UserError where there is none, or it has no end-of-sequence token.
     """
     _quiet()
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, padding_side="left", trust_remote_code=bool(settings and settings["model"]["trust_remote_code"])
-        )
+        trusted = bool(settings and settings["model"]["trust_remote_code"])
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=trusted)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds no tokenizer that can be loaded ({first_line(error)}).") from None
     if tokenizer.eos_token_id is None:
         raise UserError(
-            f"{path}: its tokenizer has no end-of-sequence token, so a model could never stop: name one as "
-            '"eos_token" in tokenizer_config.json.'
+            f'{path}: its tokenizer has no end-of-sequence token: name one as "eos_token" in tokenizer_config.json.'
         )
-    # Sharing the padding token with end-of-text is safe here because labels and attention masks are always
-    # built from lengths, never by comparing tokens with the padding token.
+    # Sharing it with end-of-text is safe: labels and masks are built from lengths, never by comparing tokens.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
 
 
 def count_tokens(texts):
-    """How many tokens of the embedded base model each text has; [] where that tokenizer is not there.
-
-    Counting alone needs no torch, whose import takes longer than making a dataset.
-    """
+    """How many tokens of the embedded base model each text has, without torch, whose import takes a while."""
     from tokenizers import Tokenizer
 
-    path = EMBEDDED / "tokenizer.json"
-    return (
-        [len(encoding.ids) for encoding in Tokenizer.from_file(str(path)).encode_batch(texts)] if path.exists() else []
-    )
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
 
 
 def load_checkpoint(settings, stage):
@@ -125,9 +110,8 @@ def load_checkpoint(settings, stage):
 def load_start(settings, stage, tool_file):
     """(tokenizer, model, base) of the stage that another goes on training from; the model is whole.
 
-    A LoRA adapter is merged into the weights and recipe["model"]["use_lora"] set: a new adapter goes on top, and
-    switched off it leaves the model that the training started from. Raises UserError where the stage was trained
-    for other tools than those in tool_file.
+    A LoRA adapter is merged into the weights and model.use_lora set in the settings: a new adapter goes on top.
+    Raises UserError where the stage was trained for other tools than those in tool_file.
     """
     if parallel.shares_weights():
         raise UserError("this stage trains with the whole model in each process: take configs/accelerate/gpus.yaml.")
@@ -148,7 +132,7 @@ def load_start(settings, stage, tool_file):
 def load_model(path, settings, base_path=None):
     """The causal language model in a folder, in the recipe's dtype, on its device, in evaluation mode, without dropout.
 
-    Where the folder holds a LoRA adapter, it is put on the model in base_path, trainable.
+    A LoRA adapter in the folder is put on the model in base_path, trainable. Raises UserError for a model not whole.
     """
     import torch
     from safetensors import SafetensorError
@@ -161,10 +145,7 @@ def load_model(path, settings, base_path=None):
     if section["trust_remote_code"]:
         print(f"trust_remote_code is on: {path} may run its own code.", file=sys.stderr)
     if section["device_map"] and parallel.size() > 1:
-        raise UserError(
-            "model.device_map spreads one model over the GPUs, and several processes need one each: "
-            "set it to null, or start one process."
-        )
+        raise UserError("model.device_map gives one process all GPUs: set it to null, or start one process.")
     place, adapter = hardware.device(section["device"]), Path(path, "adapter_config.json").exists()
     _require_safetensors(path, "adapter_model.safetensors" if adapter else "*.safetensors")
     if adapter and (not base_path or Path(base_path, "adapter_config.json").exists()):  # which would name its own base
@@ -172,7 +153,7 @@ def load_model(path, settings, base_path=None):
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base_path if adapter else path,
-            dtype=hardware.weights_dtype(section["dtype"]),
+            dtype=getattr(torch, "float32" if section["dtype"] == "auto" else section["dtype"]),
             device_map=section["device_map"],
             trust_remote_code=section["trust_remote_code"],
             use_safetensors=True,

@@ -32,8 +32,7 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model, lr, weight_decay, dtype=torch.float32):
-        """model: its parameters that require a gradient are trained; lr: of both; weight_decay: of the matrices;
-        dtype: what the device multiplies fast."""
+        """lr: of both; weight_decay: of the matrices; dtype: what the device multiplies fast."""
         outer = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
         outer = {id(module.weight) for module in (*outer, model.get_output_embeddings()) if module is not None}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -11,12 +11,12 @@ from playground.run.errors import UserError
 
 SYSTEM = "Call a tool."  # in place of the system message that a chat template would put in by itself
 TEMPLATE_SECONDS = 5
-CONTENT = re.compile("\ue000(\\d+)\ue001")  # stands for the message of that number while a template is rendered
+CONTENT = "\ue000[0-9]{1,4}\ue001"  # stands for the message of that number while a template is rendered
 
 
-def encode_text(text, tokenizer, **options):
+def encode_text(text, tokenizer):
     """Token ids of what users, tools or a model say: a special token's name in it is so many characters."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True, **options)["input_ids"]
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def encode_completion(completion, tokenizer):
@@ -31,9 +31,8 @@ def encode_completion(completion, tokenizer):
 def encode_prompt(prompt, tokenizer, system=SYSTEM, examples=()):
     """Token ids of a prompt, up to the point where the model starts to write.
 
-    Where the tokenizer has a chat template, `system` and the examples (records) are messages before the prompt. The
-    template's own special tokens are real; their names in a message are only text. Raises UserError for a template
-    that cannot be used.
+    Where there is a chat template, `system` and the examples (records) are messages before the prompt; its special
+    tokens are real, and their names in a message only text. Raises UserError for a template that cannot be used.
     """
     if not tokenizer.chat_template:
         return tokenizer(toolbox.format_prompt(prompt), split_special_tokens=True)["input_ids"]
@@ -69,23 +68,18 @@ def _frame(tokenizer, count):
         raise UserError(f"{where} takes over {TEMPLATE_SECONDS} seconds: mend or remove it.")
     if isinstance(rendered, Exception):
         raise UserError(f"{where} cannot be used ({loading.first_line(rendered)}): mend or remove it.")
-    pieces = CONTENT.split(rendered)
-    found = list(map(int, pieces[1::2]))
+    special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    names = sorted(map(re.escape, special), key=len, reverse=True)
+    frame = []
+    for part in re.split(f"({'|'.join([CONTENT, *names])})", rendered):
+        if re.fullmatch(CONTENT, part):
+            frame.append(("message", int(part[1:-1])))
+        elif part:
+            frame.append(("token", special[part]) if part in special else ("text", part))
+    found = [value for kind, value in frame if kind == "message"]
     if found not in (list(range(count)), list(range(1, count))):
         raise UserError(f"{where} leaves out, repeats or changes what a message says: mend or remove it.")
-    special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    names = re.compile(f"({'|'.join(sorted(map(re.escape, special), key=len, reverse=True))})")
-    frame = []
-    for i, piece in enumerate(pieces):
-        if i % 2:
-            frame.append(("message", int(piece)))
-        else:
-            parts = names.split(piece) if special else [piece]
-            frame += [("token", special[part]) if part in special else ("text", part) for part in parts if part]
     return tuple(frame)
-
-
-# ---- worked examples: how a model that was never trained on calls is shown what a call is
 
 
 def few_shot(prompt, examples, tools, tokenizer):

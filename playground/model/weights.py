@@ -28,9 +28,7 @@ def save(model, folder):
 def interpolated(start, model, share):
     """For a while the model's weights are start + share * (weights - start): WiSE-FT, arXiv:2109.01903.
 
-    What many steps agree on goes far from the start, and what single ones did to the weights does not: a part of the
-    way has much of the first and little of the second. start: the model that training started from; None where an
-    adapter is trained, without which the model is what it was.
+    start: the model that training started from; None where an adapter is trained, without which the model is that.
     """
     import torch
 
@@ -41,15 +39,20 @@ def interpolated(start, model, share):
             yield
         return
     trained = [weights.detach().clone() for weights in model.parameters()]
-    with torch.no_grad():
-        for weights, first in zip(model.parameters(), start.parameters(), strict=True):
-            weights.copy_(torch.lerp(first, weights, share))
+    between = (torch.lerp(first, last, share) for first, last in zip(start.parameters(), trained, strict=True))
+    _put(between, model.parameters())
     try:
         yield
     finally:
-        with torch.no_grad():
-            for weights, last in zip(model.parameters(), trained, strict=True):
-                weights.copy_(last)
+        _put(trained, model.parameters())
+
+
+def _put(values, parameters):
+    import torch
+
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def save_whole(model, tokenizer, folder):
@@ -82,9 +85,7 @@ def restore_checkpoint(path, parameters, optimizer):
     if not parallel.from_main(path.exists):
         return None
     state = torch.load(path, map_location=parameters[0].device, weights_only=True)
-    with torch.no_grad():
-        for parameter, kept in zip(parameters, state["weights"], strict=True):
-            parameter.copy_(kept)
+    _put(state["weights"], parameters)
     optimizer.load_state_dict(state["optimizer"])
     return state["progress"]
 
@@ -119,7 +120,7 @@ def averaging(model, begin, folder, after_epoch):
     """For a Hugging Face Trainer: the mean of the weights after each step (SWA, arXiv:1803.05407).
 
     begin: after which share of the steps; 1 for no mean. folder: the trainer's, whose checkpoints keep the mean too.
-    When an epoch is done, after_epoch(its number, the mean, or the model where there is none yet) is called.
+    after_epoch(its number, the mean, or the model where there is none yet) is called when an epoch is done.
     """
     import torch
     from torch.optim.swa_utils import AveragedModel

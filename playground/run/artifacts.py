@@ -1,13 +1,11 @@
 """outputs/NN_stage/: directories that appear whole or not at all, and say what they were made from.
 
-A stage works in `outputs/NN_stage.partial/`, and the directory is renamed into place when the stage has
-finished, with a `manifest.json` in it. So a directory that exists is complete, a killed stage has changed
-nothing, and what it had reached waits in `.partial` for the next run of the same recipe and inputs.
+A stage works in `outputs/NN_stage.partial/`, which is renamed into place when the stage has finished, with a
+`manifest.json` in it. So a directory that exists is complete, a killed stage has changed nothing, and what it had
+reached waits in `.partial` for the next run of the same recipe and inputs.
 
 Nothing is deleted or replaced but what a run has marked as its own: a `.partial` by its `run.json`, an artifact by its
 manifest, in which its files are listed. Files of other people in an artifact move into the one that replaces it.
-
-Of several processes that work as one, the main one writes all of it, while the others wait.
 """
 
 import contextlib
@@ -52,24 +50,37 @@ def dataset(output_dir):
 def stage(settings, name, inputs=(), resume=False, **facts):
     """A directory to write the artifact of stage `name` into; it becomes `outputs/<name>/` on leaving.
 
-    inputs: files that the stage read; their hashes go into the manifest, with those of a base model that is a
-    folder. With `resume`, what an interrupted run of the same recipe and inputs left in the directory is kept;
-    otherwise it starts empty, and goes where the stage fails. `facts` (base model, device, dtype, ...) are written
-    into the manifest, as is everything put into the dict `artifact.facts`. Raises as `lock` does.
+    inputs: files that the stage read; their hashes go into the manifest, with those of a base model's folder. With
+    `resume`, what an interrupted run of the same recipe and inputs left in the directory is kept; otherwise it starts
+    empty, and goes where the stage fails. `facts`, and what is put into `artifact.facts`, are written into the
+    manifest. Of several processes, the main one writes all of it, while the others wait. Raises as `lock` does.
     """
     lock(settings)
-    final = Path(settings["output_dir"]) / name
+    final, started = Path(settings["output_dir"]) / name, time.time()
     partial = final.with_name(f"{name}.partial")
-    started = time.time()
     artifact = Artifact(partial, final, facts)
-    if not parallel.is_main():
-        parallel.wait()  # until the folder is there
+    key = _begin(artifact, settings, inputs, resume) if parallel.is_main() else None
+    parallel.wait()  # until the folder is there
+    try:
         yield artifact
         parallel.wait()  # for whoever is still in it
-        parallel.wait()  # until the main process has finished it
-        return
-    _require_own(partial, final)
-    files = [*inputs, *base_files(facts.get("base_model"))]
+        if key:
+            write_json(partial / "manifest.json", manifest(artifact, key, started))
+            _finish(partial)
+        parallel.wait()
+    except BaseException as error:
+        if key and not resume and not (partial / REPLACED).exists():
+            _discard(partial)
+        elif key and resume and isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"what was reached is kept in {partial}; to go on from there:") from None
+        raise
+
+
+def _begin(artifact, settings, inputs, resume):
+    """Make the folder to work in, or leave it as it is to go on from there; returns what its run is known by."""
+    partial = artifact.path
+    _require_own(partial, artifact.final)
+    files = [*inputs, *base_files(artifact.facts.get("base_model"))]
     key = {"recipe": settings, "inputs": {str(path): sha256(path) for path in files}}
     if parallel.size() > 1:
         key["processes"] = parallel.size()  # another number draws other samples, so it cannot go on from there
@@ -85,27 +96,14 @@ def stage(settings, name, inputs=(), resume=False, **facts):
         if not going_on:
             _discard(partial)
         raise _not_written(partial, error) from None
-    parallel.wait()
-    try:
-        yield artifact
-        parallel.wait()
-        write_json(partial / "manifest.json", manifest(artifact, key, started))
-        _finish(partial)
-        parallel.wait()
-    except BaseException as error:
-        if not resume and not (partial / REPLACED).exists():
-            _discard(partial)
-        elif resume and isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"what was reached is kept in {partial}; to go on from there:") from None
-        raise
+    return key
 
 
 def lock(settings):
     """Keep other runs out of the recipe's output folder until this process ends, and finish what a killed one began.
 
-    Call it before anything in the folder is read, so that what is read is what the manifest says. Raises UserError
-    where a run is there already, OutputError where the folder cannot be written. Several processes that work as one
-    meet here, and the main one keeps the lock for all.
+    Call it before anything in the folder is read, so that what is read is what the manifest says. Several processes
+    meet here. Raises UserError where a run is there already, OutputError where the folder cannot be written.
     """
     parallel.join(settings)
     folder = Path(settings["output_dir"])
@@ -122,9 +120,6 @@ def lock(settings):
 
 def _not_written(folder, error):
     return OutputError(f"{folder} cannot be written ({error.strerror}): choose another --output-dir.")
-
-
-# ---- what is a run's own
 
 
 def _require_own(partial, final):

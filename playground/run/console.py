@@ -36,8 +36,7 @@ def printable(text):
     """Text without the control and direction characters that could take over a terminal or a page."""
     if text.isprintable():
         return text
-    shown = (c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else "\ufffd" for c in text)
-    return "".join(shown)
+    return "".join(c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else "\ufffd" for c in text)
 
 
 class _Printable:
@@ -70,13 +69,10 @@ def _run(main, in_parallel):
     except KeyboardInterrupt as interrupt:
         status, message = 130, f"stopped: {str(interrupt) or 'nothing was changed; to start again:'} {command()}"
     except Exception as error:
-        if not (reason := why_not_written(error)):
-            first, status = _first_to_fail(1)
-            if first:
-                raise
-            sys.exit(status)
-        folders = " or ".join(map(str, locking.held())) or "the output folder"
-        status = 1
+        status, reason = 1, why_not_written(error)
+        if not reason and _first_to_fail(status)[0]:
+            raise
+        folders = " or ".join(map(str, locking.held)) or "the output folder"
         message = (
             f"error: {folders} cannot be written ({reason}): the artifacts there are as they were; make room or "
             "choose another --output-dir, and run the same command again."

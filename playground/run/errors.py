@@ -10,8 +10,6 @@ NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 class UserError(Exception):
     """Something the person at the terminal can mend; the message is the one sentence that says how."""
 
-    status = 2
-
 
 class OutputError(UserError):
     """The output folder cannot be written."""
@@ -22,13 +20,11 @@ class OutputError(UserError):
 def why_not_written(error):
     """Why the system refused to write a file, where that is what an exception comes from; else None.
 
-    Libraries that write by themselves raise exceptions of their own, with the system's words in them or, as
-    PyTorch does, without.
+    Libraries raise exceptions of their own, with the system's words in them or, as PyTorch does, without.
     """
     while error:
-        number = error.errno if isinstance(error, OSError) else None
         for refusal in NOT_WRITTEN:
-            if number == refusal or os.strerror(refusal) in str(error):
+            if getattr(error, "errno", None) == refusal or os.strerror(refusal) in str(error):
                 return os.strerror(refusal)
         if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container", str(error)):
             return "a file could not be written to its end"

@@ -1,6 +1,5 @@
 """Files of JSON that appear whole or not at all, and the ones that stage 02 writes for the others."""
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -13,11 +12,8 @@ NEW = ".new"  # ends the name of a file that is being written
 
 
 def sha256(path):
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path):
@@ -31,17 +27,20 @@ def read_json(path):
 
 def write_json(path, value):
     """Write a .json file, which appears whole or not at all."""
+    _write(path, [json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def write_jsonl(path, rows):
+    """Write a .jsonl file, which appears whole or not at all."""
+    _write(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _write(path, lines):
     if parallel.is_main():
-        with _whole(path) as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def _whole(path):
-    new = Path(path).with_name(Path(path).name + NEW)
-    with new.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character as JSON escapes it
-        yield file
-    new.replace(path)
+        new = Path(path).with_name(Path(path).name + NEW)
+        with new.open("w", encoding="utf-8", errors="backslashreplace") as file:  # half a character as JSON escapes it
+            file.writelines(f"{line}\n" for line in lines)
+        new.replace(path)
 
 
 def later_files(output_dir, *names):
@@ -51,10 +50,7 @@ def later_files(output_dir, *names):
 
 
 def read_requests(output_dir):
-    """What stages 06 and 07 ask: the records of feedback.jsonl, and the {"id", "prompt", "outcome"} of rl.jsonl.
-
-    [] where stage 02's source has neither.
-    """
+    """What stages 06 and 07 ask: the records of feedback.jsonl, then the {"id", "prompt", "outcome"} of rl.jsonl."""
     requests = [row for path in later_files(output_dir, "rl.jsonl") for row in read_records(path, ("id", "prompt"))]
     if not all(isinstance(row.get("outcome"), dict) for row in requests):
         raise UserError(f"{output_dir}: rl.jsonl has no outcomes: run `{command('02_create_dataset.py')}`.")
@@ -83,14 +79,6 @@ def read_records(path, keys=("id", "prompt", "completion")):
     if len(records) < written:
         raise UserError(f"{path} has {len(records)} of the {written} records that were written: run `{again}`.")
     return records
-
-
-def write_jsonl(path, rows):
-    """Write a .jsonl file, which appears whole or not at all."""
-    if parallel.is_main():
-        with _whole(path) as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path):

@@ -53,26 +53,24 @@ def explain_oom(key, batch_size):
 def keep_freed():
     """Tell glibc to keep what is freed for the next step, and oneDNN to keep few kernels. Before any computation.
 
-    A training step frees and takes the same large blocks again and again; by default glibc maps and zeroes each
-    anew. The same two settings, made through glibc's environment variables, made a step of the embedded model's
-    shape 1.7 times as fast on a CPU. oneDNN, which multiplies PyTorch's matrices there, compiles a kernel for each
-    shape that it meets, and answers have many: keeping 1,024, its default, stage 07 took 1.97 GB instead of 1.71.
+    A training step frees and takes the same large blocks again and again; by default glibc maps and zeroes each anew.
+    Kept, a step of the embedded model's shape was 1.7 times as fast on a CPU. oneDNN compiles a kernel for each shape
+    that it meets, and answers have many: keeping 1,024, its default, stage 07 took 1.97 GB instead of 1.71.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt:
-            mmap_max, trim_threshold = -4, -1  # from malloc.h
-            mallopt(mmap_max, 0)
-            mallopt(trim_threshold, 1 << 30)
+    mmap_max, trim_threshold = -4, -1  # from malloc.h
+    _ask_glibc("mallopt", mmap_max, 0)
+    _ask_glibc("mallopt", trim_threshold, 1 << 30)
 
 
 def release_freed():
     """Return to the system what glibc has kept, between two kinds of work whose blocks fit badly into each other's."""
-    if sys.platform == "linux":
-        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if malloc_trim:
-            malloc_trim(0)
+    _ask_glibc("malloc_trim", 0)
+
+
+def _ask_glibc(function, *numbers):
+    if sys.platform == "linux" and (known := getattr(ctypes.CDLL(None), function, None)):
+        known(*numbers)
 
 
 def trainer_settings(model):
@@ -108,13 +106,6 @@ def device(name="auto"):
 def placement(model):
     """Where a model is and what numbers it has, for a manifest."""
     return {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
-
-
-def weights_dtype(name):
-    """The dtype that weights are kept in. Training keeps float32 and computes in bf16 where `has_bf16`."""
-    import torch
-
-    return torch.float32 if name == "auto" else getattr(torch, name)
 
 
 def has_bf16():

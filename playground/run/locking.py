@@ -6,7 +6,6 @@ Not with `filelock`, whose flock a worker process inherits and keeps when this o
 import atexit
 import contextlib
 import os
-import time
 from pathlib import Path
 
 from playground.run.errors import UserError
@@ -19,9 +18,9 @@ except ImportError:  # Windows
 NAME = ".lock"
 LOCKED_BYTE = 1 << 20  # on Windows a locked byte cannot be read, so it is one behind the process id
 
-_held = {}  # {folder: its open lock file, whether this process made the folder}
+held = {}  # {folder that this process has locked: its open lock file, whether this process made the folder}
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_held.clear)  # the lock stays with the parent
+    os.register_at_fork(after_in_child=held.clear)  # the lock stays with the parent
 
 
 def take(output_dir):
@@ -32,7 +31,7 @@ def take(output_dir):
     """
     folder = Path(output_dir).resolve()
     path, made = folder / NAME, not folder.exists()
-    if folder in _held:
+    if folder in held:
         return
     folder.mkdir(parents=True, exist_ok=True)
     while True:
@@ -41,41 +40,32 @@ def take(output_dir):
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "rb+")
         if not _lock(file):
             with file:
-                raise UserError(
-                    f"{output_dir} is in use by process {_owner(file)}: wait until that is done, or choose "
-                    "another --output-dir."
-                )
+                owner = file.read(30).decode("ascii", "replace") or "unknown"  # it has not written its number yet
+            raise UserError(f"{output_dir} is in use by process {owner}: wait for it, or choose another --output-dir.")
         if os.fstat(file.fileno()).st_nlink:
             break
         file.close()  # the last owner deleted the file between opening and locking
     if file.read(30).strip(b"0123456789"):
         with file:
             raise UserError(f"{path} is no lock of a run: move it, or choose another --output-dir.")
-    _held[folder] = file, made
-    file.truncate(0)
+    held[folder] = file, made
     file.seek(0)
+    file.truncate()
     file.write(str(os.getpid()).encode())
     file.flush()
-
-
-def held():
-    """The folders that this process has locked."""
-    return list(_held)
 
 
 @atexit.register
 def release():
     """Give all locks back, and leave nothing behind that a run has not made."""
-    while _held:
-        folder, (file, made) = _held.popitem()
-        with contextlib.suppress(OSError):  # the folder may have been deleted meanwhile
+    while held:
+        folder, (file, made) = held.popitem()
+        with contextlib.suppress(OSError), file:  # the folder may have been deleted, or the disk be full
             if os.name == "nt":
                 file.close()  # an open file cannot be deleted there
             (folder / NAME).unlink()
             if made:
                 folder.rmdir()  # only where it is empty: the run wrote nothing
-        with contextlib.suppress(OSError):
-            file.close()
 
 
 def _lock(file):
@@ -83,19 +73,10 @@ def _lock(file):
         if os.name == "nt":
             file.seek(LOCKED_BYTE)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            file.seek(0)
         else:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    return True
-
-
-def _owner(file):
-    """The process id in a lock file; "unknown" where its owner does not write one within a second."""
-    for _ in range(100):
+    finally:
         file.seek(0)
-        if owner := file.read(30):
-            return owner.decode("ascii", "replace")
-        time.sleep(0.01)
-    return "unknown"
+    return True

@@ -3,13 +3,12 @@
     python -m playground verify outputs
 
 One line for each artifact: fine, or what is wrong with it. *Altered* is one with a file that is missing or no longer
-what the stage wrote (its sha256 is in the manifest). *Stale* is one whose recipe, input or base model has changed
-since, or which was made from an altered or stale one; sections of the recipe that are for other stages do not count.
-`make` runs again what is not fine here, and what follows.
+what the stage wrote. *Stale* is one whose recipe, input or base model has changed since, or which was made from an
+altered or stale one; sections of the recipe that are for other stages do not count.
 
-The recipe is made again as it was then, from the defaults, the file and the flags that the stage was given, so a
-changed default counts and a flag does not. Paths are those that the stages were given: run it where they were run.
-What it does not see is the code: scripts, playground/ and the data in it. That is for `make`, by time of change.
+The recipe is made again from the defaults, the file and the flags that the stage was given, so a changed default counts
+and a flag does not. Paths are those that the stages were given: run it where they were run. What it does not see is
+the code: that is for `make`, by time of change.
 """
 
 import importlib.metadata
@@ -40,7 +39,7 @@ LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "
 
 def base_files(base):
     """The files of a base model that decide what it says; a hub model's path names its revision instead."""
-    if not base or base.get("kind") not in ("embedded", "folder"):
+    if not base or base.get("kind") not in ("embedded", "package", "folder"):
         return []
     return sorted(path for path in Path(base["path"]).iterdir() if path.suffix in (".json", ".safetensors"))
 
@@ -48,7 +47,7 @@ def base_files(base):
 def manifest(artifact, key, started):
     """What manifest.json says of an Artifact; key: the recipe and the hashes of the inputs."""
     kept = [path for path in artifact.path.iterdir() if not artifact.is_state(path.name)]
-    files = [file for path in kept for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    files = [file for path in kept for file in (path, *path.rglob("*")) if file.is_file()]
     return {
         "stage": artifact.final.name,
         **key,
@@ -76,8 +75,7 @@ def _machine():
     parts = [platform.machine(), f"{os.cpu_count()} cores"]
     if torch := sys.modules.get("torch"):
         threads = torch.get_num_threads()
-        parts.append(f"{threads} thread{'s' * (threads > 1)}")
-        parts.append(torch.backends.cpu.get_cpu_capability())
+        parts += [f"{threads} thread{'s' * (threads > 1)}", torch.backends.cpu.get_cpu_capability()]
         if torch.cuda.is_available():
             parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
@@ -144,19 +142,9 @@ def _recipe_changes(manifest):
         today = recipe.load(**manifest["origin"])
     except UserError as error:
         return [f"its recipe cannot be made any more: {error}"]
-    then, now = (
-        _flat({key: value for key, value in settings.items() if OWN.get(key, manifest["stage"]) == manifest["stage"]})
-        for settings in (manifest["recipe"], today)
-    )
+    then, now = recipe.flat(manifest["recipe"]), recipe.flat(today)
     return [
         f"recipe key {key} was {then.get(key, 'unknown')!r} and is now {now.get(key, 'unknown')!r}"
         for key in then | now
-        if then.get(key) != now.get(key)
+        if OWN.get(key.split(".")[0], manifest["stage"]) == manifest["stage"] and then.get(key) != now.get(key)
     ]
-
-
-def _flat(settings, path=""):
-    flat = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
-    return flat

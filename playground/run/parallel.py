@@ -2,9 +2,9 @@
 
     accelerate launch --config_file configs/accelerate/two_cpus.yaml 03_finetune.py
 
-Every process runs the whole script. Each generates and trains on its share of the records; then what they have made
-is put together again, so that all of them know the same. Only the main process prints and writes. In a single
-process, the usual case, every function hands back what it was given, and nothing here imports torch.
+Every process runs the whole script, on its share of the records; then what they have made is put together again, so
+that all of them know the same. Only the main process prints and writes. In a single process, the usual case, every
+function hands back what it was given, and nothing here imports torch.
 """
 
 import os
@@ -121,12 +121,10 @@ def total_of(values):
 def total_gradients(parameters):
     """Replace each parameter's gradient by the sum of the processes' gradients, in one exchange."""
     if size() > 1:
-        import torch
+        from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
         gradients = [parameter.grad for parameter in parameters]
-        summed = total(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, whole in zip(gradients, summed.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(whole.view_as(gradient))
+        vector_to_parameters(total(parameters_to_vector(gradients)), gradients)
 
 
 def own_seed(seed):
@@ -137,8 +135,8 @@ def own_seed(seed):
 class WholeBatches:
     """For a Hugging Face Trainer: every process reads every batch whole, and its collator takes a share of each.
 
-    So a batch has `per_device_train_batch_size` records in all, and batches are those of a single process. By itself,
-    accelerate deals out batches in turn, and fills the last ones up with records that have been seen already.
+    So batches are those of a single process. By itself, accelerate deals out batches in turn, and fills the last ones
+    up with records that have been seen already.
     """
 
     def get_train_dataloader(self):

@@ -5,7 +5,6 @@ Order: configs/default.json < `--config FILE` < the script's own flags < `--set 
 """
 
 import argparse
-import copy
 import difflib
 import importlib.metadata
 import json
@@ -61,12 +60,13 @@ def arguments(description, add_flags=None):
         if (action.type or "." in action.dest) and action.nargs is None and action.metavar is None:
             action.metavar = "N" if action.type else action.option_strings[0].strip("-").upper()
     options = parser.parse_args()
-    shared = {"--config": options.config, "--model": getattr(options, "model.name"), "--seed": options.seed}
-    shared |= {"--output-dir": options.output_dir}
-    console.given[:] = [word for flag, value in shared.items() if value is not None for word in (flag, str(value))]
+    given = {key: value for key, value in vars(options).items() if value is not None}
+    shared = {"--config": "config", "--model": "model.name", "--seed": "seed", "--output-dir": "output_dir"}
+    console.given[:] = [word for flag, key in shared.items() if key in given for word in (flag, str(given[key]))]
     console.given += [word for text in options.set for word in ("--set", text)]
+    flags = [(key, value) for key, value in given.items() if "." in key or key in ("seed", "output_dir")]
     try:
-        settings = load(options.config, _flags(options) + [_split(text) for text in options.set])
+        settings = load(options.config, flags + [_split(text) for text in options.set])
         _require_tracker(settings["report_to"])
         return settings, options
     except UserError as error:
@@ -76,9 +76,8 @@ def arguments(description, add_flags=None):
 def load(config=None, overrides=()):
     """The whole recipe: defaults, then the file `config`, then (key, value) pairs such as ("sft.epochs", 3).
 
-    `model.trust_remote_code` of the file counts where the pairs, which are the command line's, say it too: code is not
-    run because a file says so. Raises UserError for an unknown key (naming the nearest known one) or a value out of its
-    bounds.
+    The file's `model.trust_remote_code` counts only where the pairs, which are the command line's, say it too. Raises
+    UserError for an unknown key (naming the nearest known one) or a value out of its bounds.
     """
     settings = Settings(read_json(CONFIGS / "default.json"))
     settings.origin = {"config": config, "overrides": list(overrides)}
@@ -97,11 +96,18 @@ def load(config=None, overrides=()):
     settings["tools"]["file"] = _own_file(settings["tools"]["file"])
     if config and settings["model"]["trust_remote_code"] and not said(settings, "model", "trust_remote_code"):
         settings["model"]["trust_remote_code"] = False
-        print(
-            f"{config} asks to run code of the model's: it is not run without --set model.trust_remote_code=true.",
-            file=sys.stderr,
-        )
+        message = f"{config} asks to run code of the model's: it is not run without --set model.trust_remote_code=true."
+        print(message, file=sys.stderr)
     return settings
+
+
+def flat(nested, separator=".", path=""):
+    """{"section.key": value} of dicts in dicts."""
+    found = {}
+    for key, value in nested.items():
+        place = f"{path}{key}"
+        found |= flat(value, separator, place + separator) if isinstance(value, dict) else {place: value}
+    return found
 
 
 def said(settings, section, key):
@@ -118,12 +124,12 @@ def _own_file(path):
 
 def sft_settings(settings, base_kind):
     """Section sft with what is null filled in for the kind of base model."""
-    sft = copy.deepcopy(settings["sft"])
+    sft = dict(settings["sft"])
     by_model = sft.pop("by_model")
     defaults = by_model["embedded" if base_kind == "embedded" else "any"]
     if base_kind == "embedded" and settings["model"]["use_lora"]:
-        defaults |= by_model["embedded_lora"]
-    return {**sft, **{key: value for key, value in defaults.items() if sft[key] is None}}
+        defaults = defaults | by_model["embedded_lora"]
+    return sft | {key: value for key, value in defaults.items() if sft[key] is None}
 
 
 def table():
@@ -149,8 +155,7 @@ def _values(schema):
     values = {"string": "text", "boolean": "`true`, `false`"}.get(kinds[0])
     if values is None:
         low = f"over {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else schema["minimum"]
-        unit = "" if schema["unit"] == "-" else f" {schema['unit']}"
-        values = f"{low} to {schema['maximum']:,}{unit}"
+        values = f"{low} to {schema['maximum']:,} {schema['unit']}".removesuffix(" -")
     return values + ", `null`" * ("null" in kinds)
 
 
@@ -160,15 +165,6 @@ def _require_tracker(name):
             importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise UserError(f"report_to is {name}, which is not installed: `pip install {name}`.") from None
-
-
-def _flags(options):
-    known = {"config", "set"}
-    return [
-        (key, value)
-        for key, value in vars(options).items()
-        if value is not None and key not in known and ("." in key or key in ("seed", "output_dir"))
-    ]
 
 
 def _split(text):

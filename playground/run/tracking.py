@@ -2,7 +2,7 @@
 
 import contextlib
 
-from playground.run import parallel
+from playground.run import parallel, recipe
 
 PROJECT = "tool-calls"
 
@@ -35,15 +35,9 @@ def tracker(settings, artifact):
         destination.finish()
 
 
-def numbers(row, path=""):
+def numbers(row):
     """{name: number} of a row of log.jsonl; those of a nested object are named as `validation/exact_call`."""
-    found = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            found |= numbers(value, f"{path}{name}/")
-        elif isinstance(value, int | float):
-            found[path + name] = value
-    return found
+    return {name: value for name, value in recipe.flat(row, "/").items() if isinstance(value, int | float)}
 
 
 def callback(log):
@@ -58,10 +52,7 @@ def callback(log):
 
 
 def show_progress(trainer, shown):
-    """A progress bar with the latest of the metrics `shown`, {name in the log: label}, where Trainer prints dicts.
-
-    And no model card, which TRL writes into checkpoints.
-    """
+    """A progress bar with the latest of the metrics `shown`, {name in the log: label}, where Trainer prints dicts."""
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     class Bar(ProgressCallback):
@@ -73,5 +64,5 @@ def show_progress(trainer, shown):
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     trainer.add_callback(Bar())
-    # TRL's own would name neither model nor data, and list its tags in another order each time.
+    # TRL's own, in each checkpoint, would name neither model nor data, and list its tags in another order each time.
     trainer.create_model_card = lambda *_, **__: None

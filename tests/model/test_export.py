@@ -12,6 +12,7 @@ from playground.model import export, generation, loading, prompting, weights
 from playground.run import artifacts, recipe
 from playground.run.files import write_json
 from tests.conftest import ROOT
+from tests.model.test_prompting import CHATML, chat_tokenizer
 
 REQUESTS = ["Weather in São Paulo?", "what's  15% of 80", 'say "hi"']
 CALL = {"tool": "get_weather", "args": {"city": "Oslo"}}
@@ -90,6 +91,13 @@ def test_the_chat_template_refuses_tools_that_the_model_has_not_learned(exported
     tools[0]["function"]["name"] = "launch"
     with pytest.raises(Exception, match="has not learned the tool launch"):
         tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+
+
+def test_a_template_that_refuses_system_messages_is_exported_as_it_is():
+    template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML
+    tokenizer = chat_tokenizer(template)
+    export.add_templates(tokenizer, toolbox.load_tools())
+    assert tokenizer.chat_template == template
 
 
 @pytest.mark.parametrize("end", ["<|endoftext|>", ""])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import tools as toolbox
 from playground import grammar
@@ -38,8 +39,6 @@ def test_a_batch_gives_what_each_request_gives_alone(random_model, tokenizer):
 
 
 def test_greedy_generation_is_what_transformers_generates(random_model, tokenizer):
-    import torch
-
     ids = prompting.encode_prompt(PROMPTS[1], tokenizer)
     expected = random_model.generate(
         torch.tensor([ids]), max_new_tokens=150, do_sample=False, pad_token_id=tokenizer.pad_token_id
@@ -49,8 +48,6 @@ def test_greedy_generation_is_what_transformers_generates(random_model, tokenize
 
 
 def test_samples_are_as_frequent_as_the_model_says_and_what_is_forbidden_never_is_one():
-    import torch
-
     probabilities = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.25, 0.0])
     logits = 2 * probabilities.log().expand(10_000, 6)  # halved by the temperature
     drawn = torch.tensor(generation._choose(logits, 2.0, np.random.default_rng(0))).bincount(minlength=6) / 10_000
@@ -109,8 +106,6 @@ def test_what_the_grammar_leaves_no_choice_in_takes_no_pass_at_all(random_model,
 
 @pytest.mark.parametrize("how", [{"do_sample": False}, {"do_sample": True, "temperature": 2.0}, {"num_beams": 3}])
 def test_transformers_generate_is_valid_under_the_logits_processor(random_model, tokenizer, how):
-    import torch
-
     from playground.grammar.processor import GrammarLogitsProcessor
 
     compiled = grammar.compile_schema(toolbox.call_schema(TOOLS), tokenizer)

@@ -130,8 +130,6 @@ def test_an_adapter_that_lacks_weights_is_refused(tiny, adapter):
 
 
 def test_pickled_weights_are_refused_in_models_and_in_adapters(tiny, adapter):
-    import torch
-
     for folder, name in ((adapter, "adapter_model.bin"), (tiny, "pytorch_model.bin")):
         for file in folder.glob("*.safetensors*"):
             file.unlink()
@@ -140,8 +138,6 @@ def test_pickled_weights_are_refused_in_models_and_in_adapters(tiny, adapter):
 
 
 def test_a_decoy_does_not_let_a_pickle_in(tiny, adapter):
-    import torch
-
     (adapter / "adapter_model.safetensors").rename(adapter / "decoy.safetensors")
     torch.save({}, adapter / "adapter_model.bin")
     assert "adapter_model.bin is a pickle" in refusal(adapter, tiny)
@@ -185,8 +181,6 @@ def test_a_models_own_code_runs_only_where_the_recipe_trusts_it_and_then_a_line_
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, tiny, name):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert refusal(tiny, device=name).startswith(f"model.device is {name}, and this machine has none")
@@ -194,21 +188,15 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, tiny, name):
 
 
 def test_the_recipe_can_ask_for_the_cpu_where_there_is_a_gpu(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (hardware.device("auto"), hardware.device("cpu")) == ("cuda", "cpu")
 
 
 def allocate_too_much():
-    import torch
-
     torch.empty(2**50)
 
 
 def cuda_out_of_memory():
-    import torch
-
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
@@ -297,8 +285,6 @@ def test_lora_reaches_every_linear_layer_of_gpt2_too(tmp_path, tokenizer):
 
 
 def test_a_model_that_was_made_with_dropout_trains_without(tmp_path, tokenizer):
-    import torch
-
     save_random_model(tmp_path, tokenizer, "gpt2", n_layer=1, n_embd=16, n_head=2, n_positions=64)
     model = loading.load_model(tmp_path, recipe.load()).train()
     ids = torch.tensor([tokenizer("the same text twice")["input_ids"]])

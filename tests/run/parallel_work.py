@@ -43,8 +43,6 @@ def records_of(count):
 
 
 def exchange(folder):
-    import torch
-
     def fail():
         if parallel.rank() == parallel.size() - 1:
             raise UserError("one of them failed")
@@ -91,7 +89,6 @@ def texts_of(model, tokenizer, folder):
 
 def shard(folder):
     """The answers of a model whose weights are shared out, as FSDP does it, and where it has been saved."""
-    import torch
     from torch.distributed.fsdp import fully_shard
 
     tokenizer, model = small_model(folder)
