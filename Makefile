@@ -2,12 +2,13 @@
 # make run      the same, ending with the results table; MODEL=smollm2 or another takes that model, in its own folder
 # make verify   is what is there whole, and made from what is there?
 # make test     the tests (offline)
-# make bench    the benchmarks of speed that can run here, into bench/results.md
+# make bench    the benchmarks of speed, into bench/results.md; two need GPT2=FOLDER with GPT-2's vocab.json, merges.txt
 
 PYTHON ?= python3
 MODEL ?= embedded
 OUT ?= outputs$(if $(filter-out embedded,$(MODEL)),-$(subst /,-,$(MODEL)))
 CONFIG ?= configs/default.json
+GPT2 ?= ../shared/gpt2-tokenizer
 RUN = .venv/bin/python
 FLAGS = --config $(CONFIG) --model $(MODEL) --output-dir $(OUT) $(ARGS)
 SHARED = tools.py $(wildcard playground/*.py playground/run/*.py playground/model/*.py playground/judge/*.py) \
@@ -76,7 +77,16 @@ test-slow: .venv/installed-dev
 	.venv/bin/pytest -m slow
 
 bench: .venv/installed-dev
-	$(RUN) bench/run.py --sft $(OUT)/03_finetune/model
+	@printf '# Benchmarks\n\nBy `make bench`. The claims are ratios; times are for orientation.\n\n```text\n' > bench/results.new
+	@(date +%F; lscpu | grep "Model name"; $(RUN) -c "import torch; print(torch.get_num_threads(), 'threads')"; \
+	  .venv/bin/pip freeze | grep -E '^(torch|transformers|trl|xgrammar|llguidance)=='; echo) >> bench/results.new
+	$(RUN) bench/processors.py >> bench/results.new
+	$(RUN) bench/generation.py --sft $(OUT)/03_finetune/model >> bench/results.new
+	$(if $(wildcard $(GPT2)),$(RUN) bench/grammar.py --tokenizer $(GPT2) >> bench/results.new)
+	$(if $(wildcard $(GPT2)),$(RUN) bench/training.py --tokenizer $(GPT2) >> bench/results.new)
+	@echo '```' >> bench/results.new
+	@mv bench/results.new bench/results.md
+	@cat bench/results.md
 
 clean:
 	rm -rf $(OUT)

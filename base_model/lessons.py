@@ -40,22 +40,17 @@ def copy_batch(stream, rows, window, rng, longest=12, simple=False):
     for row in range(rows):
         ids, copied = [], []
         kind, gapped = rng.choice(KINDS), not simple and rng.random() < 0.5
-        while len(ids) < window:
+        while len(ids) < window and not (simple and ids):
             span = random_span(stream, rng.randint(4, longest), kind, rng)
-            ids += span
-            copied += [False] * len(span)
+            said_again, gap = span, []
             if gapped:
                 gap = random_span(stream, rng.randint(1, 12), rng.choice(KINDS), rng)
-                ids += gap
-                copied += [False] * len(gap)
                 begin = rng.randrange(len(span) - 2)
-                span = span[begin : rng.randint(begin + 2, len(span))]
-            ids += span
-            copied += [False] + [True] * (len(span) - 1)
-            if simple:
-                ids += [0] * (window - len(ids))
-                copied += [False] * (window - len(copied))
-        batch[row], mask[row] = torch.tensor(ids[:window]), torch.tensor(copied[:window])
+                said_again = span[begin : rng.randint(begin + 2, len(span))]
+            ids += span + gap + said_again
+            copied += [False] * (len(span + gap) + 1) + [True] * (len(said_again) - 1)
+        said = len(ids[:window])
+        batch[row, :said], mask[row, :said] = torch.tensor(ids[:window]), torch.tensor(copied[:window])
     return batch, mask
 
 

@@ -32,6 +32,7 @@ import os
 import random
 import time
 from pathlib import Path
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
@@ -64,27 +65,6 @@ def build_model(tokenizer, layers):
     return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
 
 
-def expand(model, layers):
-    """The model with more layers, twice as many at most: block expansion, arXiv:2401.02415.
-
-    At even distances a layer is followed by a copy of itself. What the copies add to the residual stream begins at
-    zero, so that at first the model computes what it did.
-    """
-    old = model.config.num_hidden_layers
-    copied = {round((i + 1) * old / (layers - old)) - 1 for i in range(layers - old)}
-    order = [i for i in range(old) for _ in range(1 + (i in copied))]  # by new layers, the old layer of each
-    config = LlamaConfig.from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
-    larger = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
-    larger.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
-    larger.model.norm.load_state_dict(model.model.norm.state_dict())
-    for new, (layer, i) in enumerate(zip(larger.model.layers, order, strict=True)):
-        layer.load_state_dict(model.model.layers[i].state_dict())
-        if order.index(i) < new:
-            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
-    return larger
-
-
 @torch.no_grad()
 def second_saying_loss(model, spans, gap):
     """`spans`: token lists of one length. The first token of the repeat cannot be known and is not counted."""
@@ -105,8 +85,7 @@ def probe(model, tokenizer, stream):
     }
     losses = {name: second_saying_loss(model, rows, gap) for name, rows in spans.items()}
     for name, texts in (("accented places", ACCENTED_PLACES), ("addresses", ADDRESSES)):
-        rows = [tokenizer(text)["input_ids"] for text in texts]
-        losses[name] = sum(second_saying_loss(model, [row], gap) for row in rows) / len(rows)
+        losses[name] = mean(second_saying_loss(model, [tokenizer(text)["input_ids"]], gap) for text in texts)
     return losses
 
 
@@ -114,11 +93,7 @@ def probe(model, tokenizer, stream):
 def held_out_loss(model, stream, rows=64, window=256):
     """Mean loss (nats a token) on text that training never saw."""
     batch, _ = text_batch(stream, rows, window, random.Random(2))
-    losses = []
-    for part in batch.to(model.device).split(16):
-        logits = model(input_ids=part).logits.float()
-        losses.append(F.cross_entropy(logits[:, :-1].flatten(0, 1), part[:, 1:].flatten()).item())
-    return sum(losses) / len(losses)
+    return mean(model(input_ids=part, labels=part).loss.item() for part in batch.to(model.device).split(16))
 
 
 class Trainer:
@@ -217,11 +192,10 @@ def pretrain(options):
     held_out = token_stream(choose(documents, documents, 1, seed=0), tokenizer)
     passages = [line for text in texts + dialogue_texts for line in text.split("\n") if 25 < len(line) < 300]
     print(f"{len(everything)} tokens of text, {len(dialogue)} of dialogue, {len(passages)} passages", flush=True)
-    model = build_model(tokenizer, options.layers)
     if options.start:
         model = AutoModelForCausalLM.from_pretrained(options.start, dtype=torch.float32, attn_implementation=ATTENTION)
-        if options.layers > model.config.num_hidden_layers:
-            model = expand(model, options.layers)
+    else:
+        model = build_model(tokenizer, options.layers)
     model.to(DEVICE)
     compiled = not options.no_compile
     # A GPU is done with these small steps before it has compiled them.
@@ -256,7 +230,7 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", required=True, help="a folder of .txt files, a blank line between documents")
     parser.add_argument("--out", required=True, help="where the weights and the tokenizer go")
     parser.add_argument("--start", metavar="DIR", help="go on from these weights, after the copy phase")
-    parser.add_argument("--layers", type=int, default=8, help="of a new model; an old one with fewer gets more")
+    parser.add_argument("--layers", type=int, default=8, help="of a new model")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--text-steps", type=int, default=400, help=f"steps of {TOKENS} tokens")
     parser.add_argument("--copy-steps", type=int, default=1000, help="at most; the probe ends the phase")

@@ -2,11 +2,10 @@
 
     python bench/generation.py --sft outputs/03_finetune/model      # a minute on 2 cores
 
-Greedy, the default tools, validation requests from the templates. First milliseconds a call at several batch sizes,
-free and under the grammar; under it, `generate` has the same masks but asks the model for every token. `ratio` is how
-many times as fast ours is. Then how much batches save, and whether they change a text. Then the exponent b of time ~
-x^b as batch, new tokens or tools grow (for tools, that of a token), by least squares on the logarithms: 1 is
-proportional, 0 is free.
+Greedy, the default tools, validation requests from the templates. First milliseconds a call, free and under the
+grammar; there `generate` has the same masks, but asks the model for every token. `ratio` is how many times as fast ours
+is. Then how much batches save, and whether they change a text. Then the exponent b of time ~ x^b as batch, new tokens
+or tools grow (for tools, that of a token), by least squares on the logarithms: 1 is proportional, 0 is free.
 """
 
 import argparse
@@ -19,13 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tools as toolbox
-from bench.grammar import many_tools
 from playground.data import templates
 from playground.grammar.processor import GrammarLogitsProcessor
 from playground.model import decoding, generation, loading, prompting
 from playground.run import recipe
-
-REQUESTS = 32
 
 
 def timed(work):
@@ -36,41 +32,34 @@ def timed(work):
     return time.perf_counter() - begin, made
 
 
-def theirs(model, tokenizer, prompts, limit, grammar, batch_size):
-    """`model.generate` in batches."""
-    for begin in range(0, len(prompts), batch_size):
-        rows = [{"input_ids": prompting.encode_prompt(p, tokenizer)} for p in prompts[begin : begin + batch_size]]
-        batch = tokenizer.pad(rows, return_tensors="pt")
-        length = batch["input_ids"].shape[1]
-        processors = [GrammarLogitsProcessor(grammar, length, limit)] if grammar else []
-        with torch.inference_mode():
-            model.generate(**batch, max_new_tokens=limit, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-                           logits_processor=processors)  # fmt: skip
+def theirs(model, tokenizer, prompts, limit, grammar):
+    """`model.generate` on one batch."""
+    rows = [{"input_ids": prompting.encode_prompt(prompt, tokenizer)} for prompt in prompts]
+    batch = tokenizer.pad(rows, return_tensors="pt")
+    length = batch["input_ids"].shape[1]
+    grammars = [grammar(prompt) for prompt in prompts] if grammar else []
+    processors = [GrammarLogitsProcessor(grammars, length, limit)] if grammars else []
+    settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "logits_processor": processors}
+    with torch.inference_mode():
+        model.generate(**batch, max_new_tokens=limit, **settings)
 
 
 def compare(model, tokenizer, prompts, grammar, settings):
     limit = settings["generate"]["max_new_tokens"]
-    print(f"{'':8} {'':12} {'ours':>10} {'generate':>10} {'ratio':>7} {'one by one':>11} {'ratio':>7}   ms a call")
-    for batch_size in (1, 8, 32):
-        settings["generate"]["batch_size"] = batch_size
-        some = prompts[: max(8, batch_size)]
+    print(f"{'':20} {'ours':>10} {'generate':>10} {'ratio':>7}   ms a call")
+    for batch_size, requests in ((1, 8), (32, 32)):
         for label, held_to in (("free", None), ("grammar", grammar)):
-            ways = {
-                "ours": lambda: generation.generate(model, tokenizer, some, settings, grammar=held_to),  # noqa: B023
-                "generate": lambda: theirs(model, tokenizer, some, limit, held_to, batch_size),  # noqa: B023
-                "one by one": lambda: theirs(model, tokenizer, some, limit, held_to, 1),  # noqa: B023
-            }
-            ms = {name: 1000 * timed(way)[0] / len(some) for name, way in ways.items()}
-            print(
-                f"batch {batch_size:<2} {label:12} {ms['ours']:10.1f} {ms['generate']:10.1f} "
-                f"{ms['generate'] / ms['ours']:7.2f} {ms['one by one']:11.1f} "
-                f"{ms['one by one'] / ms['ours']:7.2f}"
-            )
+            ours = beside = 0
+            for begin in range(0, requests, batch_size):
+                some = prompts[begin : begin + batch_size]
+                ours += timed(lambda: generation.generate(model, tokenizer, some, settings, grammar=held_to))[0]  # noqa: B023
+                beside += timed(lambda: theirs(model, tokenizer, some, limit, held_to))[0]  # noqa: B023
+            ms = 1000 / requests
+            print(f"batch {batch_size:<2} {label:11} {ms * ours:10.1f} {ms * beside:10.1f} {beside / ours:7.2f}")
 
 
-def batched(model, tokenizer, settings):
+def batched(model, tokenizer, prompts, settings):
     """Free answers to template requests in one batch after the other, and one at a time."""
-    prompts = [row["prompt"] for row in templates.build_splits({"val": 200}, toolbox.load_tools(), 0)["val"]]
     took, texts = [], []
     for batch_size in (64, 1):
         settings["generate"]["batch_size"] = batch_size
@@ -78,7 +67,24 @@ def batched(model, tokenizer, settings):
         texts.append([answer.text for answer in generation.generate(model, tokenizer, prompts, settings)])
         took.append(time.perf_counter() - begin)
     same = sum(one == other for one, other in zip(*texts, strict=True))
-    print(f"64 at a time {took[1] / took[0]:.1f} times as fast as one at a time, the same text for {same} of 200")
+    ratio = took[1] / took[0]
+    print(f"64 at a time {ratio:.1f} times as fast as one at a time, the same text for {same} of {len(prompts)}")
+
+
+def many_tools(count):
+    """`count` tools of one to four arguments, as OpenAI's `parameters`."""
+    kinds = ({"type": "string"}, {"type": "integer"}, {"enum": ["celsius", "fahrenheit"]}, {"type": "boolean"})
+    return {
+        f"tool_{i}": {
+            "name": f"tool_{i}",
+            "parameters": {
+                "type": "object",
+                "properties": {f"argument_{j}": kinds[(i + j) % 4] for j in range(1 + i % 4)},
+                "required": ["argument_0"],
+            },
+        }
+        for i in range(count)
+    }
 
 
 def growth(label, sizes, work, per_token=False):
@@ -94,25 +100,27 @@ def growth(label, sizes, work, per_token=False):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sft", required=True, help="a fine-tuned embedded model's folder")
-    options = parser.parse_args()
+    folder = parser.parse_args().sft
     settings, tools = recipe.load(), toolbox.load_tools()
-    tokenizer, model = loading.load_tokenizer(options.sft), loading.load_model(options.sft, settings)
-    prompts = [row["prompt"] for row in templates.build_splits({"val": REQUESTS}, tools, 0)["val"]]
-    compare(model, tokenizer, prompts, decoding.grammars_of_calls(tools, tokenizer, "constrained"), settings)
-    batched(model, tokenizer, settings)
+    tokenizer, model = loading.load_tokenizer(folder), loading.load_model(folder, settings)
+    prompts = [row["prompt"] for row in templates.build_splits({"val": 200}, tools, 0)["val"]]
+
+    def grammar(tools):
+        return decoding.grammars_of_calls(tools, tokenizer, "constrained")
+
+    compare(model, tokenizer, prompts, grammar(tools), settings)
+    batched(model, tokenizer, prompts, settings)
 
     def write(rows, new_tokens, grammar=None, tokenizer=tokenizer):
         settings["generate"].update(batch_size=rows, max_new_tokens=new_tokens)
         answers = generation.generate(model, tokenizer, prompts[:1] * rows, settings, grammar=grammar)
         return sum(len(answer.token_ids) for answer in answers)
 
-    endless = loading.load_tokenizer(options.sft)
+    endless = loading.load_tokenizer(folder)
     endless.eos_token = None  # so that every row runs to its limit
     growth("batch", (1, 4, 16, 64), lambda rows: write(rows, 32, tokenizer=endless))
     growth("new tokens", (32, 64, 128, 256), lambda new_tokens: write(8, new_tokens, tokenizer=endless))
-    grammars = {
-        count: decoding.grammars_of_calls(many_tools(count), tokenizer, "constrained") for count in (1, 10, 100)
-    }
+    grammars = {count: grammar(many_tools(count)) for count in (1, 10, 100)}
     # Per token, because calls to other tools are of other lengths.
     growth("tools", tuple(grammars), lambda count: write(8, 96, grammar=grammars[count]), per_token=True)
 

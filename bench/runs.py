@@ -1,5 +1,6 @@
 """What the benchmarks of learning share: stages that are run once, models that are asked, tables that are kept."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,15 @@ from playground.run.files import read_records
 
 ROOT = Path(__file__).parents[1]
 DATA, SFT = "02_create_dataset", "03_finetune"
+
+
+def command_line(doc, name, seeds=(0,)):
+    """A parser of what every benchmark of learning can be told."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
+    parser.add_argument("--out", type=Path, default=Path("outputs", name))
+    parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
+    return parser
 
 
 def run(stage, output_dir, *flags):

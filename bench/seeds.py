@@ -10,11 +10,10 @@ bench/seeds.json, or bench/seeds-NAME.json of another model or recipe. From thes
 places of the pages. The first one also keeps the plots that the stages have drawn for the first seed.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
-from runs import Answerer, run
+from runs import Answerer, command_line, run
 
 from playground.judge import scoring, statistics
 from playground.report import readme, tables
@@ -39,7 +38,7 @@ CURVES = {"balance": "02_create_dataset", "loss": "03_finetune", "dpo": "06_dpo"
 
 def run_seed(seed, options):
     """The output folder of one seed, with every stage in it."""
-    output_dir = Path(options.out) / f"seed-{seed}"
+    output_dir = options.out / f"seed-{seed}"
     for script in SCRIPTS:
         if script.stem not in options.without:
             run(script.stem, output_dir, "--seed", seed, "--model", options.model, *options.flags)
@@ -81,30 +80,26 @@ def record_of(options):
     return readme.RECORDED.with_stem("-".join([readme.RECORDED.stem, *names]))
 
 
-def keep_curves(output_dir):
-    for name, stage in CURVES.items():
-        shutil.copyfile(output_dir / stage / f"{name}.png", readme.ROOT / "bench" / f"{name}.png")
+def cell(cells):
+    """What is kept of one model under one decoding, of its metrics of every seed."""
+    kept = {metric: [found[metric]["value"] for found in cells] for metric in scoring.METRICS}
+    return {"n": cells[0]["n"], **kept, "failures": [found["failures"] for found in cells]}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", default="outputs/seeds")
+    parser = command_line(__doc__, "seeds", (0, 1, 2))
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--without", nargs="+", default=[], help="stages that are not run, such as 06_dpo")
-    parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
     grids = [read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
-    stages = [path.stem for path in SCRIPTS if path.stem not in options.without]
+    stages = [script.stem for script in SCRIPTS if script.stem not in options.without]
     manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in runs]
-    training = [
-        {stage: read_json(run / stage / "metrics.json") for stage in TRAINING if stage in stages} for run in runs
-    ]
     compared = {name: step for name, step in STEPS.items() if all(model in grids[0]["test"] for model, _ in step)}
     record = record_of(options)
     if record == readme.RECORDED:
-        keep_curves(runs[0])
+        for name, stage in CURVES.items():
+            shutil.copyfile(runs[0] / stage / f"{name}.png", readme.ROOT / "bench" / f"{name}.png")
     recorded = {
         "model": options.model,
         "seeds": options.seeds,
@@ -113,25 +108,21 @@ def main():
         "libraries": manifests[0]["03_finetune"]["libraries"],
         "splits": {
             split: {
-                model: {
-                    decoding: {"n": cell["n"]}
-                    | {
-                        metric: [run[split][model][decoding][metric]["value"] for run in grids]
-                        for metric in scoring.METRICS
-                    }
-                    | {"failures": [run[split][model][decoding]["failures"] for run in grids]}
-                    for decoding, cell in decodings.items()
-                }
-                for model, decodings in cells.items()
+                model: {how: cell([grid[split][model][how] for grid in grids]) for how in decodings}
+                for model, decodings in models.items()
             }
-            for split, cells in grids[0].items()
+            for split, models in grids[0].items()
         },
         "differences": {
             split: {name: paired(runs, split, *step) for name, step in compared.items()} for split in grids[0]
         },
         "answers": answers(runs[0]),
-        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in manifests[0]},
-        "peak_memory_mb": {stage: [run[stage]["peak_memory_mb"] for run in training] for stage in training[0]},
+        "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in stages},
+        "peak_memory_mb": {
+            stage: [read_json(run / stage / "metrics.json")["peak_memory_mb"] for run in runs]
+            for stage in TRAINING
+            if stage in stages
+        },
     }
     write_json(record, recorded)
     print("\n\n".join(part(recorded) for part in (readme.results, readme.differences, readme.costs)))

@@ -8,27 +8,25 @@ steps help by themselves; and on the labelled records and those that the first m
 docs/results.md by `python -m playground readme`. What is there is not run again.
 """
 
-import argparse
-from pathlib import Path
+from statistics import mean
 
-from runs import DATA, SFT, Answerer, keep, records, run
+from runs import DATA, SFT, Answerer, command_line, keep, records, run
 
 import tools as toolbox
 from playground.data import templates
 from playground.data.steps import read_prompt
 from playground.judge import scoring
-from playground.report.tables import STEPS
+from playground.report import tables
 from playground.run import recipe
-from playground.run.files import read_json, write_json
+from playground.run.files import read_json
+
+LABELLED = 100  # requests
 
 
 def evaluate(output_dir):
-    """The metrics on the test split of the model in `output_dir`; made once."""
-    path = output_dir / "test.json"
-    if not path.exists():
-        _, scores = Answerer(output_dir).judged(records(output_dir, "test"))
-        write_json(path, scoring.summarize(scores))
-    return read_json(path)
+    """The metrics on the test split of the model in `output_dir`."""
+    _, scores = Answerer(output_dir).judged(records(output_dir, "test"))
+    return scoring.summarize(scores)
 
 
 def right(added, seed, sizes):
@@ -43,10 +41,10 @@ def right(added, seed, sizes):
 
 def run_seed(seed, options):
     """([metrics of the three models of one seed], how many records the teacher added and how many calls are right)."""
-    folders = [Path(options.out).resolve() / f"seed-{seed}" / name for name in ("labelled", "longer", "teacher")]
+    folders = [options.out.resolve() / f"seed-{seed}" / name for name in ("labelled", "longer", "teacher")]
     labelled, longer, teacher = folders
     flags = ["--seed", seed, "--model", options.model, *options.flags]
-    size = ["--size", options.size]
+    size = ["--size", LABELLED]
     for folder in (labelled, longer):
         run(DATA, folder, *flags, *size)
     run(SFT, labelled, *flags)
@@ -55,9 +53,9 @@ def run_seed(seed, options):
     manifest = read_json(teacher / SFT / "manifest.json")
     train = records(teacher, "train")
     epochs = recipe.sft_settings(manifest["recipe"], manifest["base_model"]["kind"])["epochs"]
-    run(SFT, longer, *flags, "--epochs", round(epochs * len(train) / options.size))
+    run(SFT, longer, *flags, "--epochs", round(epochs * len(train) / LABELLED))
     data = read_json(teacher / DATA / "manifest.json")["recipe"]
-    sizes = {"train": options.size + data["teacher"]["unlabelled"]}
+    sizes = {"train": LABELLED + data["teacher"]["unlabelled"]}
     sizes |= {"val": data["dataset"]["validation_size"], "test": data["dataset"]["test_size"]}
     added = [row for row in train if row["source"] == "teacher"]
     kept = {"added": len(added), "right": right(added, seed, sizes)}
@@ -65,31 +63,24 @@ def run_seed(seed, options):
     return [evaluate(folder) for folder in folders], kept
 
 
-def table(seeds, size):
-    names = [f"{size} labelled", f"{size} labelled, as many steps as the next", f"{size} labelled and the teacher's"]
-    rows = ["| | " + " | ".join(STEPS) + " |", "|---" * (len(STEPS) + 1) + "|"]
+def table(seeds):
+    names = ["labelled", "labelled, as many steps as the next", "labelled and the teacher's"]
+    rows = []
     for name, metrics in zip(names, zip(*seeds, strict=True), strict=True):
-        cells = []
-        for key in STEPS.values():
-            values = [row[key] for row in metrics]
-            spread = f" ({min(values):.1%} to {max(values):.1%})" if len(values) > 1 else ""
-            cells.append(f"{sum(values) / len(values):.1%}{spread}")
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        row = {"": f"{LABELLED} {name}"}
+        for column, key in tables.STEPS.items():
+            values = [found[key] for found in metrics]
+            row[column] = tables.rate({"value": mean(values), "low": min(values), "high": max(values)})
+        rows.append(row)
+    return tables.table(rows, ["", *tables.STEPS])
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--size", type=int, default=100, help="labelled requests")
-    parser.add_argument("--out", default="outputs/teacher")
+    parser = command_line(__doc__, "teacher", (0, 1, 2))
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
     seeds, kept = zip(*[run_seed(seed, options) for seed in options.seeds], strict=True)
     added = ", ".join(f"{one['added']} ({one['right']:.0%} of their calls right)" for one in kept)
     of = ", ".join(map(str, options.seeds))
-    keep(
-        "teacher",
-        f"{table(seeds, options.size)}\n\n{options.model.capitalize()} model, seeds {of}. Records added: {added}.",
-    )
+    notes = f"{options.model.capitalize()} model, seeds {of}. Records added: {added}."
+    keep("teacher", f"{table(seeds)}\n\n{notes}")

@@ -9,20 +9,19 @@ seen), greedy, mean over the seeds. What is there is not run again. The table is
 `python -m playground readme` puts it into docs/results.md.
 """
 
-import argparse
 import json
-from pathlib import Path
+from statistics import mean
 
-from runs import DATA, SFT, keep, run
+from runs import DATA, SFT, command_line, keep, run
 
 from playground.model.decoding import DECODINGS
-from playground.report.tables import STEPS, row_name
+from playground.report import tables
 from playground.run.files import read_json
 
 
 def learned(seed, list_tools, options):
     """(exact calls on validation, {decoding: metrics on the test}) of one model."""
-    output_dir = Path(options.out).resolve() / f"seed-{seed}" / ("listed" if list_tools else "unlisted")
+    output_dir = options.out.resolve() / f"seed-{seed}" / ("listed" if list_tools else "unlisted")
     flags = ["--config", "configs/unseen_tools.json", "--seed", seed, "--model", options.model, *options.flags]
     flags += ["--set", f"dataset.list_tools={json.dumps(list_tools)}"]
     run(DATA, output_dir, *flags)
@@ -31,26 +30,20 @@ def learned(seed, list_tools, options):
 
 
 def row(name, runs, decoding):
-    cells = [f"{sum(seen for seen, _ in runs) / len(runs):.1%}" if decoding == "free" else ""]
-    for metric in STEPS.values():
-        cells.append(f"{sum(cells[decoding][metric]['value'] for _, cells in runs) / len(runs):.1%}")
-    return f"| {row_name(name, decoding)} | " + " | ".join(cells) + " |"
+    cells = {"": tables.row_name(name, decoding)}
+    cells["seen tools, exact"] = f"{mean(seen for seen, _ in runs):.1%}" if decoding == "free" else ""
+    for column, metric in tables.STEPS.items():
+        cells[f"unseen, {column}"] = f"{mean(unseen[decoding][metric]['value'] for _, unseen in runs):.1%}"
+    return cells
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", default="outputs/unseen_tools")
+    parser = command_line(__doc__, "unseen_tools")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("flags", nargs="*", help="further flags for every stage, after --")
     options = parser.parse_args()
-    models = {
-        name: [learned(seed, list_tools, options) for seed in options.seeds]
-        for name, list_tools in (("tools listed", True), ("not listed", False))
-    }
-    lines = ["| | seen tools, exact | " + " | ".join(f"unseen, {column}" for column in STEPS) + " |"]
-    lines.append("|---" * (len(STEPS) + 2) + "|")
-    for name, runs in models.items():
-        lines += [row(name, runs, decoding) for decoding in DECODINGS]
-    lines += ["", f"{options.model.capitalize()} model, seed {', '.join(map(str, options.seeds))}."]
-    keep("unseen_tools", "\n".join(lines))
+    rows = []
+    for name, list_tools in (("tools listed", True), ("not listed", False)):
+        runs = [learned(seed, list_tools, options) for seed in options.seeds]
+        rows += [row(name, runs, decoding) for decoding in DECODINGS]
+    notes = f"{options.model.capitalize()} model, seed {', '.join(map(str, options.seeds))}."
+    keep("unseen_tools", f"{tables.table(rows, rows[0])}\n\n{notes}")
