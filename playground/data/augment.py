@@ -4,8 +4,8 @@ Read ten times, 500 records can be learned by heart, and then an address that is
 that is. With other arguments each time, copying what stands in the request is the only way to be right, and each
 phrasing is met with arguments of other lengths: where they begin and end has to be read from the request too.
 
-The arguments of a user's own tools may be numbers, lists, or one of a few values. They are exchanged as a whole, for
-those of other records, which their schema allows; single words in texts only that may hold any.
+The arguments of a user's own tools may be numbers, lists, or one of a few values. They are exchanged as a whole; single
+words in texts only that may hold any.
 """
 
 import json
@@ -17,7 +17,7 @@ from playground.data import slots
 SOURCES = {"templates", "teacher"}  # whose tools take any words as arguments
 OWN = "examples"  # whose tools have schemas that the records' meta stands for
 WORD = r"[^\W\d_]{3,}"
-FOUND = ("sky", "first")  # what tools say that an answer repeats
+FOUND = re.compile(r'"(?:sky|first)": "([^"\\]+)"')  # what tools say that an answer repeats
 
 
 class Exchange:
@@ -38,9 +38,9 @@ class Exchange:
         own = [(record, *_request_and_call(record)) for record in records if record.get("source") == OWN]
         self.cues = slots.learn_cues([(request, call) for _, request, call in own])
         for record, request, call in own:
-            for slot in self._shape(request, call).slots:
+            for slot in slots.shape_of(request, call, self.cues).slots:
                 self.arguments.setdefault((call["tool"], slot.path), []).append(slot.value)
-                vocabulary |= _words(str(slot.value)) if slot.path[0] in _free(record) else set()
+                vocabulary |= _words(str(slot.value)) if slot.path[0] in record["meta"]["free"] else set()
         self.words = sorted(vocabulary)
 
     def __call__(self, record, rng):
@@ -50,18 +50,13 @@ class Exchange:
             return record
         return self._exchange_words(self._exchange_arguments(record, rng), rng)
 
-    def _shape(self, request, call):
-        if call["tool"] == "respond":  # whose message is no copy
-            return slots.Shape((request,), call["args"])
-        return slots.find(request, call["args"], slots.of_tool(self.cues, call["tool"]))
-
     def _exchange_slots(self, record, rng):
         request, call = _request_and_call(record)
-        shape, new = self._shape(request, call), {}
+        shape, new = slots.shape_of(request, call, self.cues), {}
         for slot in shape.slots:
             values = self.arguments.get((call["tool"], slot.path))
             value = rng.choice(values) if values and rng.random() < self.argument_share else slot.value
-            new[slot.path] = self._other_words(value, rng) if slot.path[0] in _free(record) else value
+            new[slot.path] = self._other_words(value, rng) if slot.path[0] in record["meta"]["free"] else value
         request, args = slots.fill(shape, new)
         changed = {"tool": call["tool"], "args": args}
         _, *lines = record["prompt"].split("\n")
@@ -100,7 +95,7 @@ class Exchange:
         return _replaced(record, new, record["prompt"].partition("\nCall: ")[0], self.argument_share, rng)
 
     def _exchange_words(self, record, rng):
-        values = [value for _, value in _arguments(record)] + _found(record)
+        values = [value for _, value in _arguments(record)] + FOUND.findall(record["prompt"])
         new = {}
         for word in sorted(set().union(*map(_words, values))):
             other = rng.choice(self.words)
@@ -126,19 +121,10 @@ def _arguments(record):
     ]
 
 
-def _found(record):
-    """The texts in a record's tool results that an answer repeats."""
-    return re.findall(rf'"(?:{"|".join(FOUND)})": "([^"\\]+)"', record["prompt"])
-
-
 def _request_and_call(record):
     """(request, call) of a record with one call, be it the completion or before the answer."""
     request, *lines = record["prompt"].split("\n")
     return request, json.loads(lines[0].removeprefix("Call: ") if lines else record["completion"])
-
-
-def _free(record):
-    return record["meta"]["free"]
 
 
 def _words(text):

@@ -1,12 +1,10 @@
 """Records of tools of one's own, from ten to thirty example requests for each (02_create_dataset.py --examples).
 
 An example is a line {"prompt": "Set a timer for 25 minutes", "call": {"tool": "set_timer", "args": {"minutes": 25}}};
-"completion" with the call as text does as well. With "result" and "answer", the same example shows what is said to the
-user after the tool has run.
+"completion" with the call as text does as well. "result" and "answer" show what is said after the tool has run.
 
-Two examples that differ in their values alone are one phrasing, and each phrasing belongs to one split: so the test has
-sentences that training has not, as it has everywhere here. The values are then exchanged (values.py), and the sentences
-varied by the rules of the templates: openers, "could you please", thanks, typos, contractions, lower case.
+Two examples that differ in their values alone are one phrasing, and each phrasing belongs to one split. The values are
+then exchanged (values.py), and the sentences varied by the rules of the templates: openers, thanks, typos and so on.
 """
 
 import itertools
@@ -18,7 +16,7 @@ import tools as toolbox
 from playground.data import slots, templates, wording
 from playground.data.entities import read_data
 from playground.data.imports import reading
-from playground.data.imports.conversation import BadRow, checked_call, in_form
+from playground.data.imports.conversation import BadRow, checked_call, writable
 from playground.data.values import Values, is_free, schema_at
 from playground.run.errors import UserError
 
@@ -45,12 +43,8 @@ def read(path, tools):
     Raises UserError for a file that cannot be read, has too many bad rows (they are named on standard error), or no
     example at all.
     """
-    report, found = reading.Report(path), []
-    for number, row in reading.rows(path):
-        with report.row(f"{path}:{number}"), in_form():
-            if isinstance(row, BadRow):
-                raise row
-            found.append(_example(row, tools))
+    report = reading.Report(path)
+    found = list(report.read(reading.rows(path), lambda _, row: _example(row, tools)))
     report.finish()
     return found
 
@@ -61,9 +55,9 @@ def _example(row, tools):
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_TEXT:
         raise BadRow(f"prompt is not a text of 1 to {MAX_TEXT} characters")
-    if "call" not in row and "completion" not in row:
+    call = row.get("call", row.get("completion"))
+    if call is None:
         raise BadRow("has neither call nor completion")
-    call = row["call"] if "call" in row else row["completion"]
     try:
         call = toolbox.parse_call(call if isinstance(call, str) else toolbox.to_json(call))
     except toolbox.ParseError as error:
@@ -72,11 +66,7 @@ def _example(row, tools):
     if answer is not None and (not isinstance(answer, str) or not answer.strip() or "result" not in row):
         raise BadRow("answer is not a text with a result beside it")
     example = {"prompt": " ".join(prompt.split()), "call": call, "result": row.get("result"), "answer": answer}
-    try:
-        toolbox.to_json(example).encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRow("a lone surrogate, which is no text") from None
-    return example
+    return writable(example, "the example")
 
 
 class Examples:
@@ -88,11 +78,8 @@ class Examples:
         self.cues = slots.learn_cues([(example["prompt"], example["call"]) for example in examples])
         self.shapes, by_tool = {"train": [], "val": [], "test": []}, {}
         for example in examples:
-            tool = example["call"]["tool"]
-            shape = slots.Shape((example["prompt"],), example["call"]["args"])
-            if tool != "respond":  # whose message is no copy
-                shape = slots.find(example["prompt"], example["call"]["args"], slots.of_tool(self.cues, tool))
-            by_tool.setdefault(tool, {}).setdefault(shape.wording, []).append((shape, example))
+            shape = slots.shape_of(example["prompt"], example["call"], self.cues)
+            by_tool.setdefault(example["call"]["tool"], {}).setdefault(shape.wording, []).append((shape, example))
         self.names = list(by_tool)
         for tool, wordings in by_tool.items():
             if len(wordings) < LEAST:
@@ -105,8 +92,7 @@ class Examples:
                 row = {"tool": tool, "phrasing": f"own/{tool}/{number:02d}", "variants": own}
                 self.shapes[splits[words]].append(row)
         for number, example in enumerate(added):
-            tool = example["call"]["tool"]
-            shape = slots.find(example["prompt"], example["call"]["args"], slots.of_tool(self.cues, tool))
+            tool, shape = example["call"]["tool"], slots.shape_of(example["prompt"], example["call"], self.cues)
             row = {"tool": tool, "phrasing": f"own/{tool}/t{number:03d}", "variants": [(shape, example)]}
             self.shapes["train"].append(row)
 
@@ -181,9 +167,6 @@ def _deal(wordings):
         splits[best] = split
         counts.subtract(words[best])
     return splits
-
-
-# ---- other sentences
 
 
 def _vary(shape, drawn, tool, rng):

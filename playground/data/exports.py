@@ -7,39 +7,33 @@ from playground.data.imports.conversation import RESPOND
 from playground.data.steps import read_prompt
 
 
-def _steps(record, tools):
-    """[("user", text), ("say", text), ("call", name, args) or ("call", name, args, result), ...], the answer last."""
-    plain = tools.get("respond", RESPOND)["parameters"] == RESPOND["parameters"]  # text says the same
-    for step in [*read_prompt(record["prompt"]), ("call", json.loads(record["completion"]))]:
-        kind, given, *result = step
-        if kind == "user":
-            yield step
-        elif given["tool"] == "respond" and plain and not result:
-            yield "say", given["args"]["message"]
-        else:
-            yield "call", given["tool"], given["args"], *result
+def _is_text(tools):
+    """Whether `respond` is the default one: then text says the same as a call to it, and it need not be listed."""
+    return tools.get("respond", RESPOND)["parameters"] == RESPOND["parameters"]
 
 
 def _offered(record, tools):
     """The tools that a row lists: those of the record, but for a `respond` that is text."""
-    plain = tools.get("respond", RESPOND)["parameters"] == RESPOND["parameters"]
     named = [tools[name] for name in record["meta"].get("tools", tools) if name in tools]
-    return [{"type": "function", "function": tool} for tool in named if tool["name"] != "respond" or not plain]
+    listed = [tool for tool in named if tool["name"] != "respond" or not _is_text(tools)]
+    return [{"type": "function", "function": tool} for tool in listed]
 
 
 def _messages(record, tools, arguments_of):
+    """The messages of a record in OpenAI's form, its completion the last; arguments_of: how a call's are written."""
     messages = [{"role": "system", "content": record["meta"]["system"]}] if "system" in record["meta"] else []
-    for kind, given, *rest in _steps(record, tools):
-        if kind != "call":
-            messages.append({"role": "user" if kind == "user" else "assistant", "content": given})
-            continue
-        args, *result = rest
-        call_id = f"call_{len(messages)}"
-        function = {"name": given, "arguments": arguments_of(args)}
-        tool_call = {"id": call_id, "type": "function", "function": function}
-        messages.append({"role": "assistant", "tool_calls": [tool_call]})
-        if result:
-            messages.append({"role": "tool", "tool_call_id": call_id, "content": toolbox.to_json(result[0])})
+    for kind, given, *result in [*read_prompt(record["prompt"]), ("call", json.loads(record["completion"]))]:
+        if kind == "user":
+            messages.append({"role": "user", "content": given})
+        elif given["tool"] == "respond" and _is_text(tools) and not result:
+            messages.append({"role": "assistant", "content": given["args"]["message"]})
+        else:
+            call_id = f"call_{len(messages)}"
+            function = {"name": given["tool"], "arguments": arguments_of(given["args"])}
+            tool_call = {"id": call_id, "type": "function", "function": function}
+            messages.append({"role": "assistant", "tool_calls": [tool_call]})
+            if result:
+                messages.append({"role": "tool", "tool_call_id": call_id, "content": toolbox.to_json(result[0])})
     return messages
 
 
@@ -60,15 +54,12 @@ def to_trl(record, tools):
 
 def to_sharegpt(record, tools):
     """A record as a row of ShareGPT with tools, as LLaMA-Factory reads it (`mask_history` trains on the last turn)."""
-    turns = []
-    for kind, given, *rest in _steps(record, tools):
-        if kind != "call":
-            turns.append({"from": "human" if kind == "user" else "gpt", "value": given})
-            continue
-        args, *result = rest
-        turns.append({"from": "function_call", "value": toolbox.to_json({"name": given, "arguments": args})})
-        if result:
-            turns.append({"from": "observation", "value": toolbox.to_json(result[0])})
+    names, turns = {"user": "human", "assistant": "gpt", "tool": "observation"}, []
+    for message in _messages(record, tools, lambda args: args):
+        if "tool_calls" in message:
+            turns.append({"from": "function_call", "value": toolbox.to_json(message["tool_calls"][0]["function"])})
+        elif message["role"] != "system":
+            turns.append({"from": names[message["role"]], "value": message["content"]})
     functions = [entry["function"] for entry in _offered(record, tools)]
     row = {"conversations": turns, "tools": toolbox.to_json(functions) if functions else ""}
     return row | {"system": record["meta"]["system"]} if "system" in record["meta"] else row

@@ -15,13 +15,11 @@ class LeakError(ValueError):
 
 
 def leak_check(splits):
-    """`{split: figures}` for each held-out split against training: how many phrasings, entities and near-duplicate
-    requests it shares, and the largest and mean overlap, the share of a request's 5-grams in one training request.
+    """`{split: figures}`: how many phrasings, entities and near duplicates each held-out split shares with training.
 
-    `splits["train"]` may be any iterable; memory is that of the held-out splits. Raises LeakError if anything is
-    shared.
+    An overlap is the share of a request's 5-grams in one training request. Raises LeakError if anything is shared.
     """
-    held_out = HeldOut({split: records for split, records in splits.items() if split != "train"})
+    held_out = HeldOut(splits)
     return held_out.figures(held_out.compare(splits["train"]))
 
 
@@ -43,14 +41,15 @@ class Shared:
 
 
 class HeldOut:
-    """The records of the held-out splits, ready to be compared with training records.
+    """The records of all splits but training, ready to be compared with training records.
 
     Only the request itself is compared: a call and a result in a prompt follow from it. Phrasings and entities are
     compared where the records' meta names them.
     """
 
     def __init__(self, splits):
-        self.records = [(split, record) for split, records in splits.items() for record in records]
+        held_out = {split: records for split, records in splits.items() if split != "train"}
+        self.records = [(split, record) for split, records in held_out.items() for record in records]
         self.grams = [_grams(record["prompt"]) for _, record in self.records]
         self.owners = {}
         for index, own in enumerate(self.grams):
@@ -75,9 +74,8 @@ class HeldOut:
     def leaks(self, record):
         """Whether this training record would fail the check."""
         shared = self.compare([record])
-        return bool(shared.phrasings or shared.entities) or any(
-            self._overlap(shared, index) > MAX_OVERLAP for index in shared.closest
-        )
+        overlaps = [self._overlap(shared, index) for index in shared.closest]
+        return bool(shared.phrasings or shared.entities) or max(overlaps, default=0) > MAX_OVERLAP
 
     def _overlap(self, shared, index):
         return shared.closest.get(index, (0,))[0] / len(self.grams[index])
@@ -90,9 +88,8 @@ class HeldOut:
             phrasings = {record["meta"].get("phrasing") for _, record in own} & shared.phrasings
             entities = {entity for _, record in own for entity in _entities(record)} & shared.entities
             ratios = {index: self._overlap(shared, index) for index, _ in own}
-            close = [
-                (record["prompt"], shared.closest[index][1]) for index, record in own if ratios[index] > MAX_OVERLAP
-            ]
+            over = [index for index in ratios if ratios[index] > MAX_OVERLAP]
+            close = [(self.records[index][1]["prompt"], shared.closest[index][1]) for index in over]
             figures[name] = {
                 "shared_phrasings": len(phrasings),
                 "shared_entities": len(entities),

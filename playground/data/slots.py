@@ -5,8 +5,8 @@
 
 An argument that stands in the request once is a slot: a text, word for word or in other case; a number, in digits or as
 a word; a list, as its items with commas and "and" between them; a value of an enum such as `dark_roast` in words, and
-`true` or `false` by a word with an opposite, "on" for one and "off" for the other, where other requests show which is
-which. What stands there twice, or not at all, is no slot: it stays as it is.
+`true` or `false` by a word such as "on" or "off", where other requests show which is which. What stands there twice, or
+not at all, is no slot: it stays as it is.
 """
 
 import copy
@@ -23,8 +23,7 @@ OPPOSITES = [
     ("true", "false"), ("allow", "block"), ("lock", "unlock"), ("open", "close"), ("mute", "unmute"),
     ("include", "exclude"), ("inside", "outside"), ("indoors", "outdoors"), ("public", "private"), ("start", "stop"),
 ]  # fmt: skip
-DIGITS = {"one": "1"} | dict(NUMBER_WORDS)
-WORDS = {digits: word for word, digits in DIGITS.items()}
+WORDS = {"1": "one"} | {digits: word for word, digits in NUMBER_WORDS}
 BETWEEN = re.compile(r"\s*,\s*(?:and |or |& )?|\s+(?:and|or|plus)\s+|\s*[&+]\s*")
 SEPARATOR, LAST = ", ", " and "  # of a list of which the request shows no other
 
@@ -55,25 +54,31 @@ class Shape:
         marked = "".join(part if isinstance(part, str) else f"{{{part.path[0]}}}" for part in self.parts)
         return " ".join(marked.casefold().strip(" .!?").split())
 
+    @property
+    def says_all(self):
+        """Whether the request says every value of the arguments, once."""
+        return {slot.path for slot in self.slots} == {path for path, _ in leaves(self.args)}
 
-# ---- find
 
-
-def find(request, args, cues=()):
+def find(request, args, cues=None):
     """The Shape of a request. cues: {path: (the word for true, the word for false)} for its booleans."""
     found = []
     for path, value in leaves(args):
         if isinstance(value, bool):
-            span = _opposite(request, dict(cues).get(path))
+            cue = (cues or {}).get(path, ())
+            pattern = "|".join(map(_whole, sorted(cue, key=len, reverse=True)))
+            span = cue and _once(pattern, request, ("choice", *cue), re.IGNORECASE)
         elif isinstance(value, list):
             span = _list(request, value)
         else:
             span = _scalar(request, value)
         if span:
             found.append((*span, path, value))
-    free = [one for one in found if not any(_overlap(one, other) for other in found if other is not one)]
     parts, at = [], 0
-    for start, end, form, path, value in sorted(free, key=lambda one: one[0]):
+    for one in sorted(found, key=lambda one: one[0]):
+        start, end, form, path, value = one
+        if any(start < other[1] and other[0] < end for other in found if other is not one):
+            continue  # one place, two values: which of them it is cannot be told
         parts += [request[at:start], Slot(path, form, value)]
         at = end
     return Shape(tuple(part for part in [*parts, request[at:]] if part != ""), args)
@@ -89,10 +94,6 @@ def leaves(value, path=()):
             yield path, value
     elif value is not None and value != "":
         yield path, value
-
-
-def _overlap(one, other):
-    return one[0] < other[1] and other[0] < one[1]
 
 
 def _once(pattern, request, form, flags=0):
@@ -130,14 +131,6 @@ def _number(request, value):
     return _once(pattern, request, ("number", "digits"))
 
 
-def _opposite(request, cue):
-    """The one word for true or false that the request holds."""
-    if cue is None:
-        return None
-    pattern = "|".join(map(_whole, sorted(cue, key=len, reverse=True)))
-    return _once(pattern, request, ("choice", *cue), re.IGNORECASE)
-
-
 def _list(request, values):
     """The span from a list's first item to its last, where nothing but commas and the like stands between them."""
     spans = [_scalar(request, value) for value in values]
@@ -170,11 +163,11 @@ def learn_cues(examples):
     return cues
 
 
-def of_tool(cues, tool):
-    return {path: cue for (name, path), cue in cues.items() if name == tool}
-
-
-# ---- fill
+def shape_of(request, call, cues):
+    """The Shape of a request and its call, with `learn_cues`'s cues; `respond` has no slots, its message is no copy."""
+    if call["tool"] == "respond":
+        return Shape((request,), call["args"])
+    return find(request, call["args"], {path: cue for (tool, path), cue in cues.items() if tool == call["tool"]})
 
 
 def fill(shape, values):
@@ -183,16 +176,14 @@ def fill(shape, values):
     for part in shape.parts:
         if isinstance(part, Slot):
             value = values.get(part.path, part.value)
-            _put(args, part.path, value)
+            *outer, last = part.path
+            place = args
+            for key in outer:
+                place = place[key]
+            place[last] = value
             part = write(value, part)
         written.append(part)
     return "".join(written), args
-
-
-def _put(args, path, value):
-    for key in path[:-1]:
-        args = args[key]
-    args[path[-1]] = value
 
 
 def write(value, slot):

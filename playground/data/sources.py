@@ -37,8 +37,8 @@ class Dataset:
 def build(settings):
     """The Dataset that the recipe's `dataset` section asks for.
 
-    Of templates and unseen_tools, validation and test do not depend on the seed; other sources do not depend on it at
-    all. Raises UserError for a source that is not there, has too many bad rows, or knows nothing of the recipe's tools.
+    Validation and test do not depend on the seed. Raises UserError for a source that is not there, has too many bad
+    rows, or knows nothing of the recipe's tools.
     """
     section = settings["dataset"]
     if section["list_tools"] and section["source"] != "unseen_tools":
@@ -47,30 +47,30 @@ def build(settings):
         if section["source"] != "templates":
             raise UserError(f"dataset.examples: {section['source']} brings its own records: leave out --source.")
         return _examples(settings)
-    if section["source"] == "templates":
-        return _templates(settings)
-    if section["source"] == "teacher":
-        return _teacher(settings)
-    if section["source"] == "unseen_tools":
-        return _unseen_tools(settings)
+    made = {"templates": _templates, "teacher": _teacher, "unseen_tools": _unseen_tools}
+    if section["source"] in made:
+        return made[section["source"]](settings)
     if section["source"] == "toolbench":
-        found = toolbench.load(section["path"] or ".")
+        path = section["path"] or "."
+        found = toolbench.load(path)
         if found is None:
-            missing = (
-                f"--path {section['path'] or '.'} holds no ToolBench data (instruction/, answer/ or toolllama*.json)"
-            )
+            missing = f"--path {path} holds no ToolBench data (instruction/, answer/ or toolllama*.json)"
             if section["strict"]:
                 raise UserError(f"{missing}: see github.com/OpenBMB/ToolBench for the download.")
             print(f"{missing}: using templates.", file=sys.stderr)
             return _templates(settings)
-        imported, tools, report, files = found
     else:
         own = toolbox.load_tools(settings["tools"]["file"])
-        imported, tools, report, files = records.load(section["source"], own, section["format"])
+        found = records.load(section["source"], own, section["format"])
+    return _imported(section, *found)
+
+
+def _imported(section, imported, tools, report, files):
+    """Imported records, divided into splits, beside the hand-written requests that their tools can answer."""
     wild = _wild(tools)
     sizes = (section[key] for key in ("size", "validation_size", "test_size"))
     splits, left_out = records.divide(imported, *sizes, held_out=wild)
-    label, held_out = formats.FORMATS[report.format], leaks.HeldOut(splits | wild | {"train": ()})
+    label, held_out = formats.FORMATS[report.format], leaks.HeldOut(splits | wild)
     pairs = [pair for pair in report.pairs if not held_out.leaks(pair)]
     if len(pairs) < len(report.pairs):
         left_out["pairs too close to a held-out record"] = len(report.pairs) - len(pairs)
@@ -81,15 +81,17 @@ def build(settings):
 def _templates(settings):
     section = settings["dataset"]
     tools = toolbox.load_tools(settings["tools"]["file"])
-    size = section["size"] or TEMPLATE_RECORDS
-    sizes = {"train": size, "val": section["validation_size"], "test": section["test_size"]}
     try:
-        splits = templates.build_splits(sizes, tools, settings["seed"])
+        splits = templates.build_splits(_sizes(section, TEMPLATE_RECORDS), tools, settings["seed"])
         feedback, pool = _later_requests(settings, tools, splits)
     except ValueError as error:
         raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
     files = [Path(settings["tools"]["file"])]
     return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, {}, feedback, pool)
+
+
+def _sizes(section, default):
+    return {"train": section["size"] or default, "val": section["validation_size"], "test": section["test_size"]}
 
 
 def _examples(settings):
@@ -100,23 +102,17 @@ def _examples(settings):
     """
     section, seed, path = settings["dataset"], settings["seed"], settings["dataset"]["examples"]
     tools, default = _with_default(toolbox.load_tools(settings["tools"]["file"]))
-    found, left_out, files = examples.read(path, tools), {}, [Path(settings["tools"]["file"]), Path(path)]
-    added = []
+    found, added, left_out, files = examples.read(path, tools), [], {}, [Path(settings["tools"]["file"]), Path(path)]
     if self_instruct.wanted(settings):
         added, left_out, more = self_instruct.more_examples(found, tools, settings)
         files += more
     own = examples.Examples(found, tools, path, added)
     if silent := [name for name in tools if name not in {*default, *own.names}]:
         raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
-    counts = {
-        "train": section["size"] or TEMPLATE_RECORDS,
-        "val": section["validation_size"],
-        "test": section["test_size"],
-        "feedback": section["feedback"],
-    }
-    each = {split: -(-count // len(default)) for split, count in counts.items()}
+    sizes = _sizes(section, TEMPLATE_RECORDS)
+    each = {split: -(-count // len(default)) for split, count in sizes.items()}
     try:
-        splits = templates.build_splits({split: counts[split] for split in ("train", "val", "test")}, default, seed)
+        splits = templates.build_splits(sizes, default, seed)
         for split in ("val", "test"):
             splits[split] = [*splits[split], *own.records(split, each[split], "")]
             random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
@@ -124,22 +120,20 @@ def _examples(settings):
     except ValueError as error:
         raise UserError(f"{error}: mend {settings['tools']['file']}.") from None
     splits |= _wild(tools)
-    held_out = leaks.HeldOut({split: rows for split, rows in splits.items() if split != "train"})
+    held_out = leaks.HeldOut(splits)
     made = own.records("train", each["train"], seed, held_out)
     train = [row for row in splits["train"] if not held_out.leaks(row)] + made
     random.Random(f"examples/order/{seed}").shuffle(train)
     known = {row["prompt"] for row in made}
-    later = own.records("train", each["feedback"], f"{seed}/feedback", held_out, known, len(made))
-    feedback = [row for row in feedback if not held_out.leaks(row)] + later if counts["feedback"] else []
+    count = -(-section["feedback"] // len(default))
+    later = own.records("train", count, f"{seed}/feedback", held_out, known, len(made))
+    feedback = [row for row in feedback if not held_out.leaks(row)] + later
     random.Random(f"examples/feedback/{seed}").shuffle(feedback)
     for name in own.without_answers():
         left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
     pool = [row for row in pool if not held_out.leaks(row)]
-    files = [Path(settings["tools"]["file"]), Path(path)]
-    source = f"templates and the examples in {Path(path).name}"
-    return Dataset(
-        splits | {"train": train}, tools, source, "the project's own, and yours", files, left_out, feedback, pool
-    )
+    source, licence = f"templates and the examples in {Path(path).name}", "the project's own, and yours"
+    return Dataset(splits | {"train": train}, tools, source, licence, files, left_out, feedback, pool)
 
 
 def _with_default(own):
@@ -149,16 +143,14 @@ def _with_default(own):
     if not named.keys() - {"respond"}:
         named = default | named
     named = named | {"respond": named.get("respond", default["respond"])}
-    tools = {name: tool for name, tool in (named | own).items() if name != "respond"}
-    return tools | {"respond": named["respond"]}, named
+    tools = named | own
+    return tools | {"respond": tools.pop("respond")}, named
 
 
 def _unseen_tools(settings):
     section = settings["dataset"]
-    sizes = {"train": section["size"] or LISTED_RECORDS}
-    sizes |= {"val": section["validation_size"], "test": section["test_size"]}
     try:
-        splits = unseen_tools.build_splits(sizes, settings["seed"], section["list_tools"])
+        splits = unseen_tools.build_splits(_sizes(section, LISTED_RECORDS), settings["seed"], section["list_tools"])
     except ValueError as error:
         raise UserError(f"{error}: ask for fewer with dataset.size, validation_size or test_size.") from None
     return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
@@ -171,7 +163,7 @@ def _later_requests(settings, tools, splits):
     are in phrasings and with entities that neither training nor a held-out split has. Of the requests' calls only what
     they bring about is kept: the one who asked knows that, whoever made the call.
     """
-    held_out = leaks.HeldOut({split: rows for split, rows in (splits | _wild(tools)).items() if split != "train"})
+    held_out = leaks.HeldOut(splits | _wild(tools))
     section, seed = settings["dataset"], str(settings["seed"])
     worded = section["feedback"] // 2
     others = list(templates.distinct("unlabelled", worded + section["unlabelled"], tools, seed, held_out=held_out))
@@ -204,7 +196,7 @@ def _teacher(settings):
     else:
         requests = [toolformer.drop_label(record, tools) for record in train[labelled:]]
     train = train[:labelled]
-    held_out = leaks.HeldOut({split: rows for split, rows in dataset.splits.items() if split != "train"})
+    held_out = leaks.HeldOut(dataset.splits)
     known = {record["prompt"] for record in train}
     new = {row["prompt"]: row for row in requests if row["prompt"] not in known and not held_out.leaks(row)}
     added, left_out, files = toolformer.add_records(list(new.values()), train, tools, settings)
@@ -237,11 +229,10 @@ def write(folder, dataset, settings):
     section = settings["dataset"]
     try:
         written = writing.write(folder, dataset.splits, dataset.tools, section["export"], section["processes"])
-        held_out = {split: rows for split, rows in dataset.splits.items() if split != "train"}
         later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
         for name, rows in later.items():
             if rows:
-                leaks.leak_check({"train": rows, **held_out})
+                leaks.leak_check(dataset.splits | {"train": rows})
                 write_jsonl(folder / name, rows)
         return written
     except leaks.LeakError as error:

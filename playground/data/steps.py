@@ -24,7 +24,7 @@ def read_prompt(prompt):
             elif kind == "Result" and steps[-1][0] == "call" and len(steps[-1]) == 2:
                 steps[-1] = (*steps[-1], json.loads(rest))
             else:
-                return [("user", " ".join(prompt.split()))]
+                raise ValueError(kind)
     except (toolbox.ParseError, ValueError, RecursionError):
         return [("user", " ".join(prompt.split()))]
     return steps

@@ -55,15 +55,12 @@ class Phrasing:
 def build_splits(sizes, tools, seed):
     """`{split: records}` for sizes such as `{"train": 500, "test": 400}`: a `Train` and lists.
 
-    `seed` changes the training records only. Raises ValueError for a split's name that is not train, val or test,
-    for a tool in `tools` without phrasings, and for more records than the phrasings can make.
+    `seed` changes the training records only. Raises ValueError for a tool in `tools` without phrasings, and for more
+    records than the phrasings can make.
     """
-    held_out = {split: list(distinct(split, size, tools)) for split, size in sizes.items() if split != "train"}
-    judge = HeldOut(held_out)
-    return {
-        split: held_out[split] if split in held_out else Train(size, tools, seed, judge)
-        for split, size in sizes.items()
-    }
+    splits = {split: list(distinct(split, size, tools)) for split, size in sizes.items() if split != "train"}
+    train = {"train": Train(sizes["train"], tools, seed, HeldOut(splits))} if "train" in sizes else {}
+    return train | splits
 
 
 class Train:
@@ -116,10 +113,6 @@ def distinct(split, size, tools, seed="", first=0, held_out=None):
 
 
 def _endless(split, tools, seed):
-    if split not in (*DEAL, "unlabelled"):
-        raise ValueError(f"no split is named {split!r}: the splits are train, val and test")
-    if not tools:
-        raise ValueError("no tools to make records for")
     phrasings = _phrasings()
     for name, tool in tools.items():
         if name not in phrasings:
@@ -148,8 +141,10 @@ def _draw(split, tools, rng):
         name = next(first if turn == 1 else second)
         phrasing = next(decks[name])
         prompt, args, used = wording.request(phrasing, entities, rng)
-        in_schema_order = [key for key in tools[name]["parameters"]["properties"] if key in args]
-        call = {"tool": name, "args": {key: args[key] for key in in_schema_order}}
+        call = {
+            "tool": name,
+            "args": {key: args[key] for key in tools[name]["parameters"]["properties"] if key in args},
+        }
         if turn == 2:
             result = toolbox.execute(call, tools)
             if rng.random() < TOOL_ERROR:
@@ -204,9 +199,6 @@ def answer(call, result):
             return f"It is {result['temperature_c']} °C and {result['sky']} in {args['city']}."
         case "calculator":
             return f"{args['expression']} is {result['value']}."
-
-
-# ---- read the data files
 
 
 @functools.cache

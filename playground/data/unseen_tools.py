@@ -3,15 +3,14 @@
 unseen_tools.json holds families of tools, each with several names, descriptions and names of its arguments, which
 make tools of their own: a model that is to tell them apart has to read the list. The families under "unseen" are
 for the test alone, names, arguments, phrasings and all. A prompt is the request and, on a line of its own, the
-signatures of a few tools in any order: the right one and others of other families. Now and then the right one is not
-among them, and `respond` says so. In a second turn `respond` says what was returned, whatever that is: nothing runs
-these tools, so the results are made up.
+signatures of a few tools of different families. Now and then the right one is not among them, and `respond` says so.
+Nothing runs these tools: the results of which `respond` tells in a second turn are made up.
 """
 
 import functools
 import itertools
 import random
-from dataclasses import dataclass
+from collections import namedtuple
 
 import tools as toolbox
 from playground.data.entities import Entities, parse_template, read_data
@@ -24,15 +23,8 @@ NO_TOOL = "None of my tools can do that."
 NUMBERS = {"number": range(2, 100), "hour": range(1, 13)}  # kinds of values that are integers
 LOWER, FINAL_STOP, TOOL_ERROR = 0.3, 0.6, 0.1
 MAX_REPEATS = 2000  # duplicates in a row after which the phrasings count as used up
-
-
-@dataclass(frozen=True)
-class Family:
-    """Tools that do one thing. tools: [(tool, {slot of the phrasings: argument})]; arguments: {slot: its data}."""
-
-    tools: list
-    phrasings: list  # of (id, parsed template)
-    arguments: dict
+# Tools that do one thing: [(tool, {slot of the phrasings: argument})], [(id, parsed template)], {slot: its data}.
+Family = namedtuple("Family", "tools phrasings arguments")
 
 
 @functools.cache
@@ -43,25 +35,21 @@ def _families():
 
 
 def _family(entry):
-    tools = [_variant(entry, index) for index in range(len(entry["names"]))]
+    tools = []
+    for index, name in enumerate(entry["names"]):
+        slots = {slot: argument["names"][index] for slot, argument in entry["arguments"].items()}
+        types = ["integer" if argument["kind"] in NUMBERS else "string" for argument in entry["arguments"].values()]
+        parameters = {
+            "type": "object",
+            "properties": {argument: {"type": kind} for argument, kind in zip(slots.values(), types, strict=True)},
+            "required": list(slots.values()),
+            "additionalProperties": False,
+        }
+        description = entry["descriptions"][index % len(entry["descriptions"])]
+        tools.append(({"name": name, "description": description, "parameters": parameters}, slots))
     lines = enumerate(entry["phrasings"])
     phrasings = [(f"{entry['names'][0]}/{index:02d}", parse_template(line)) for index, line in lines]
     return Family(tools, phrasings, entry["arguments"])
-
-
-def _variant(entry, index):
-    slots, properties = {}, {}
-    for slot, argument in entry["arguments"].items():
-        slots[slot] = argument["names"][index]
-        properties[slots[slot]] = {"type": "integer" if argument["kind"] in NUMBERS else "string"}
-    parameters = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    description = entry["descriptions"][index % len(entry["descriptions"])]
-    return {"name": entry["names"][index], "description": description, "parameters": parameters}, slots
 
 
 def all_tools():

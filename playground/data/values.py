@@ -26,7 +26,7 @@ OWN = {"entity": 0.4, "number": 0.4}  # how often an example's own value is take
 FULL_RANGE = 0.25  # how often a number comes from all that the schema allows, and not from about where the examples are
 WIDE = 10_000  # a wider range than this is never drawn from as a whole
 TRIES = 20
-DATE = datetime.date(2025, 1, 1)
+DATE, DAYS = datetime.date(2025, 1, 1), 730  # the first of the dates that are drawn, and of how many
 
 
 class Values:
@@ -36,7 +36,7 @@ class Values:
         """shapes: {split: [(tool, Shape), ...]}, of which the own split's values are taken."""
         self.tools, self.rng, self.entities, self.own = tools, rng, Entities(split, rng), {}
         elsewhere = {
-            self._key(tool, slot, item)
+            (tool, slot.path, str(item))
             for other, rows in shapes.items()
             if other != split
             for tool, shape in rows
@@ -52,10 +52,6 @@ class Values:
             for (tool, path), own in self.own.items():
                 new = [value for value in own["values"] if (tool, path, str(value)) not in elsewhere]
                 own["values"] = new or own["values"]
-
-    @staticmethod
-    def _key(tool, slot, item):
-        return tool, slot.path, str(item)
 
     def draw(self, tool, slot):
         """(value, entities that no other split may have)."""
@@ -83,7 +79,7 @@ class Values:
             return self._number(value, schema, own), []
         kind = self._kind(schema, path, own)
         for _ in range(TRIES if kind and rng.random() >= OWN["entity"] else 0):
-            drawn = _date(rng) if kind == "date" else self.entities.draw(kind)
+            drawn = str(DATE + datetime.timedelta(rng.randrange(DAYS))) if kind == "date" else self.entities.draw(kind)
             drawn = drawn.lower() if own and all(text.islower() for text in own) else drawn
             if Draft202012Validator(schema).is_valid(drawn):
                 return drawn, [] if kind == "date" or kind in self.entities.shared else [drawn]
@@ -92,7 +88,8 @@ class Values:
     def _number(self, value, schema, own):
         if value == 1 or self.rng.random() < OWN["number"]:  # "1 hour" would become "7 hour"
             return value if value == 1 else self.rng.choice(own)
-        low, high = _bounds(schema)
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf))
+        high = schema.get("maximum", schema.get("exclusiveMaximum", math.inf))
         wide = math.isinf(low) or math.isinf(high) or high - low > WIDE
         if wide or self.rng.random() >= FULL_RANGE:
             low, high = max(low, min(own) / 2), min(high, max(own) * 2)
@@ -120,10 +117,9 @@ class Values:
 
 def schema_at(parameters, path):
     """The schema of the value at a path of the arguments, {} where the parameters say nothing of it."""
-    schema = parameters
     for key in path:
-        schema = schema.get("properties", {}).get(key, {}) if isinstance(schema, dict) else {}
-    return schema if isinstance(schema, dict) else {}
+        parameters = parameters.get("properties", {}).get(key, {}) if isinstance(parameters, dict) else {}
+    return parameters if isinstance(parameters, dict) else {}
 
 
 def is_free(schema):
@@ -136,15 +132,5 @@ def _items(value):
     return value if isinstance(value, list) else [value]
 
 
-def _bounds(schema):
-    low = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf))
-    high = schema.get("maximum", schema.get("exclusiveMaximum", math.inf))
-    return low, high
-
-
 def _decimals(number):
     return 0 if isinstance(number, int) else len(f"{number:.6f}".rstrip("0").partition(".")[2])
-
-
-def _date(rng):
-    return str(DATE + datetime.timedelta(days=rng.randrange(730)))

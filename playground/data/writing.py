@@ -1,11 +1,11 @@
 """Splits -> files: written as they are made, the training split by several processes, and counted on the way."""
 
-import itertools
+import contextlib
 import json
 import multiprocessing
 import os
 import threading
-from collections import Counter, deque
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
@@ -48,9 +48,8 @@ class Writer:
     def __init__(self, tools, export=None):
         """Raises InvalidRecord for tools that cannot be written as UTF-8."""
         self.tools, self.export = tools, export
-        for name, tool in tools.items():
-            if not strict_json.is_text(tool):
-                raise InvalidRecord(f"tool {name} has half a character (a lone surrogate) in it")
+        if bad := [name for name, tool in tools.items() if not strict_json.is_text(tool)]:
+            raise InvalidRecord(f"tool {bad[0]} has half a character (a lone surrogate) in it")
         self.validators = {name: schemas.validator(tool["parameters"]) for name, tool in tools.items()}
 
     def names(self, split):
@@ -62,20 +61,17 @@ class Writer:
         lines, summary = [[] for _ in self.names("")], Summary()
         for record in records:
             call = json.loads(record["completion"])
-            if call["tool"] not in self.tools or schemas.problems(
-                self.validators[call["tool"]], call["args"], call["tool"]
-            ):
+            validator = self.validators.get(call["tool"])
+            if not validator or schemas.problems(validator, call["args"], call["tool"]):
                 raise InvalidRecord(f"{record['id']}: {toolbox.validate_call(call, self.tools)[0]}")
             lines[0].append(toolbox.to_json(record))
             if self.export:
                 lines[1].append(toolbox.to_json(EXPORTS[self.export](record, self.tools)))
                 lines[2].append(toolbox.to_json({key: record[key] for key in META}))
-            summary.n += 1
             summary.counts[call["tool"], record["source"]] += 1
-            summary.prompt_chars[len(record["prompt"])] += 1
-            summary.completion_chars[len(record["completion"])] += 1
-            if len(summary.first) < SAMPLE:
-                summary.first.append(record)
+        summary.n, summary.first = len(records), records[:SAMPLE]
+        summary.prompt_chars.update(len(record["prompt"]) for record in records)
+        summary.completion_chars.update(len(record["completion"]) for record in records)
         return ["".join(f"{line}\n" for line in own) for own in lines], summary
 
 
@@ -86,25 +82,24 @@ def write(folder, splits, tools, export=None, processes=None):
     each core; the bytes are the same for any number. Raises InvalidRecord and LeakError.
     """
     writer = Writer(tools, export)
-    held_out = HeldOut({split: records for split, records in splits.items() if split != "train"})
+    held_out = HeldOut(splits)
     summaries, shared = {}, Shared()
     for split, records in splits.items():
         if split == "train" and hasattr(records, "chunk"):
-            parts = _in_order((records, held_out, tools, export), records.chunks, processes or os.cpu_count() or 1)
+            parts = _in_order((records, held_out, tools, export), records.chunks, processes or os.cpu_count())
         else:
             parts = [_part(list(records), writer, held_out if split == "train" else None)]
         summaries[split] = Summary()
-        files = [(folder / name).open("w", encoding="utf-8") for name in writer.names(split)]
-        bar = tqdm(total=len(records), desc=split, unit=" records", disable=None if len(records) > SAMPLE else True)
-        for texts, summary, own in parts:
-            for file, text in zip(files, texts, strict=True):
-                file.write(text)
-            summaries[split].add(summary)
-            shared.add(own)
-            bar.update(summary.n)
-        bar.close()
-        for file in files:
-            file.close()
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context((folder / name).open("w", encoding="utf-8")) for name in writer.names(split)]
+            hidden = None if len(records) > SAMPLE else True
+            bar = stack.enter_context(tqdm(total=len(records), desc=split, unit=" records", disable=hidden))
+            for texts, summary, own in parts:
+                for file, text in zip(files, texts, strict=True):
+                    file.write(text)
+                summaries[split].add(summary)
+                shared.add(own)
+                bar.update(summary.n)
     return summaries, held_out.figures(shared)
 
 
@@ -112,9 +107,7 @@ def _part(records, writer, held_out):
     return *writer.text(records), held_out.compare(records) if held_out else Shared()
 
 
-# ---- several processes: each gets the job once, then the numbers of chunks, of which few wait at any time
-
-_job = None
+_job = None  # of this process, that makes parts of it: it gets the job once, then the numbers of chunks
 
 
 def _start(train, held_out, tools, export):
@@ -140,8 +133,4 @@ def _in_order(job, chunks, processes):
         yield from map(_work, range(chunks))
         return
     with ProcessPoolExecutor(min(processes, chunks), initializer=_start, initargs=job) as pool:
-        indices = iter(range(chunks))
-        waiting = deque(pool.submit(_work, index) for index in itertools.islice(indices, 2 * processes))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_work, index) for index in itertools.islice(indices, 1))
+        yield from pool.map(_work, range(chunks))

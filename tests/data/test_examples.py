@@ -122,8 +122,7 @@ def test_a_boolean_is_told_by_words_that_other_requests_show():
     ]
     assert slots.learn_cues(rows) == {}  # "on" stands in all of them
     rows = [(f"Turn the fan {word}", {"tool": "lamp", "args": {"on": word == "on"}}) for word in ("on", "off")]
-    cues = slots.of_tool(slots.learn_cues(rows), "lamp")
-    shape = slots.find("Turn it off", {"on": False}, cues)
+    shape = slots.shape_of("Turn it off", {"tool": "lamp", "args": {"on": False}}, slots.learn_cues(rows))
     assert slots.fill(shape, {("on",): True}) == ("Turn it on", {"on": True})
 
 
@@ -149,7 +148,7 @@ def test_every_argument_of_every_example_is_found_in_its_request():
     found = examples.read(EXAMPLES, TOOLS)
     cues = slots.learn_cues([(row["prompt"], row["call"]) for row in found])
     for row in found:
-        shape = slots.find(row["prompt"], row["call"]["args"], slots.of_tool(cues, row["call"]["tool"]))
+        shape = slots.shape_of(row["prompt"], row["call"], cues)
         assert {slot.path[0] for slot in shape.slots} == set(row["call"]["args"]), row
 
 

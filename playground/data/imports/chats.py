@@ -8,8 +8,8 @@ tools in the prose of `system`.
 import json
 import re
 
-from playground.data.imports import calls, python_calls
-from playground.data.imports.conversation import BadRow
+from playground.data.imports import calls
+from playground.data.imports.conversation import BadRow, in_form, objects, read_result
 from playground.data.imports.shapes import calls_in, closed, functions, json_schema, message_of, tools_in, value
 
 ROLES = {
@@ -17,11 +17,18 @@ ROLES = {
     "function": "tool", "observation": "tool", "tool": "tool", "system": "system",
 }  # fmt: skip
 TAGS = re.compile("<(?:tool_call|tools|tool_response)>")
+# Of calls in Python. Quantifiers are possessive (`*+`), so that reading takes no longer than the text is long.
+NAME = r"""[^\W\d][^()\[\]{}"'=,\n]*+"""
+KEY = re.compile(r"""([^\s()\[\]{}"',=][^()\[\]{}"',=\n]*+)\s*+=""")
+TOKEN = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*+\1|["'()\[\]{},]""", re.DOTALL)  # a string, or one character
+NEXT = re.compile(r"\s*+([,\]])\s*+")
+CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
 def kinds(row):
     """The formats that a row may be in, the likeliest first. A turn without a call tells nothing: then several may."""
-    turns = [turn for turn in row["conversations"] if isinstance(turn, dict)] if _is_list(row) else []
+    turns = row["conversations"] if isinstance(row.get("conversations"), list) else []
+    turns = [turn for turn in turns if isinstance(turn, dict)]
     text = json.dumps([turn.get("value", turn.get("content")) for turn in turns])
     speakers = {turn.get("from", turn.get("role")) for turn in turns if isinstance(turn.get("from", ""), str)}
     if "Action Input:" in text:
@@ -37,17 +44,10 @@ def kinds(row):
     return ["sharegpt", "hermes", "toolace"] if "tools" in row or "system" in row else ["hermes", "sharegpt", "toolace"]
 
 
-def _is_list(row):
-    return isinstance(row.get("conversations"), list)
-
-
 def _turns(row):
     """[(role, text), ...], the row's own `system` first."""
-    turns = row.get("conversations", row.get("messages"))
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise BadRow("conversations are not a list of objects")
     found = [("system", row["system"])] if row.get("system") else []
-    for turn in turns:
+    for turn in objects(row.get("conversations", row.get("messages")), "conversations"):
         role, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
         if not isinstance(text, str):
             raise BadRow(f"a message of {role!r} has no text")
@@ -57,15 +57,14 @@ def _turns(row):
     return found
 
 
-# ---- Hermes: <tools>, <tool_call> and <tool_response> in the texts; in its first version a column `tools`, too
-
-
 def read_hermes(row):
-    """The conversation of a row of Hermes' function calling data."""
-    tools, messages = value(row.get("tools"), "tools are"), []
+    """The conversation of a row of Hermes' function calling data, whose first version has a column `tools`, too."""
+    tools, listed, messages = value(row.get("tools"), "tools are"), [], []
     for role, text in _turns(row):
         if role == "system":
-            tools = tools or [tool for block in _tagged("tools", text) for tool in _listed(value(block, "<tools> are"))]
+            for block in _tagged("tools", text) if not tools else ():
+                found = value(block, "<tools> are")
+                listed += found if isinstance(found, list) else [found]
         elif role == "assistant" and "<tool_call>" in text:
             blocks = _tagged("tool_call", text)
             if len(blocks) != text.count("<tool_call>"):
@@ -76,11 +75,7 @@ def read_hermes(row):
             messages += [{"role": "tool", "content": block.strip()} for block in blocks]
         else:
             messages.append({"role": role, "content": text})
-    return {"messages": messages, "tools": tools_in(tools)}
-
-
-def _listed(found):
-    return found if isinstance(found, list) else [found]
+    return {"messages": messages, "tools": tools_in(tools or listed)}
 
 
 def _tagged(tag, text):
@@ -91,9 +86,6 @@ def _tagged(tag, text):
         if closing and inner.lstrip()[:1] in ("[", "{"):
             blocks.append(inner.strip())
     return blocks
-
-
-# ---- ShareGPT with tools
 
 
 def read_sharegpt(row):
@@ -107,9 +99,6 @@ def read_sharegpt(row):
     return {"messages": messages, "tools": tools_in(row.get("tools"))}
 
 
-# ---- ToolACE
-
-
 def read_toolace(row):
     """The conversation of a row whose calls are Python and whose tools stand in the prose of `system`."""
     turns = _turns(row)
@@ -117,7 +106,7 @@ def read_toolace(row):
     names, messages = [tool.get("name") for tool in tools if isinstance(tool.get("name"), str)], []
     for role, text in turns:
         if role == "assistant" and text.lstrip().startswith("[") and calls.looks_like(text, names):
-            messages.append(message_of(python_calls.read_calls(text, names)))
+            messages.append(message_of(read_calls(text, names)))
         elif role == "tool":
             before = messages[-1].get("tool_calls", ()) if messages else ()
             messages += [{"role": "tool", "content": result} for result in _results(text, len(before))]
@@ -144,10 +133,62 @@ def _tools_in_prose(turns):
 
 def _results(text, calls):
     """The results in a tool's turn, one for each call: ToolACE writes [{"name", "results"}, ...] into one."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return [text]
+    found = read_result(text)
     if not isinstance(found, list) or len(found) != calls or not all(isinstance(item, dict) for item in found):
         return [text]
     return [json.dumps(item["results"] if item.keys() == {"name", "results"} else item) for item in found]
+
+
+@in_form()
+def read_calls(text, names=()):
+    """[(name, {argument: value}), ...] of a list of calls such as `[Get Weather(city="Paris", days=3), other()]`.
+
+    Nothing is run. Python's own parser would not do: names hold spaces, and anything at all where they are among
+    `names`, and an argument may be named `from`. Raises BadRow for any other text.
+    """
+    text = text.strip()
+    if not text.startswith("["):
+        raise BadRow(f"a call is in no brackets: {text[:60]!r}")
+    odd = sorted((name for name in names if not re.fullmatch(NAME, name)), key=len, reverse=True)
+    call = re.compile(rf"\s*+({'|'.join([*map(re.escape, odd), NAME])})\s*+\(\s*+")
+    at, found = 1, []
+    while at < len(text) or not found:
+        opened = call.match(text, at)
+        if not opened:
+            raise BadRow(f"a call has no name: {text[at : at + 60]!r}")
+        arguments, at = _arguments(text, opened.end())
+        found.append((opened[1].strip(), arguments))
+        following = NEXT.match(text, at)
+        if not following or (following[1] == "]") != (following.end() == len(text)):
+            raise BadRow(f"a list of calls goes on with {text[at : at + 60]!r}")
+        at = following.end()
+    return found
+
+
+def _arguments(text, at):
+    """({argument: value}, where the text goes on) after an opening parenthesis."""
+    arguments = {}
+    while not text.startswith(")", at):
+        key = KEY.match(text, at)
+        if not key or key[1].strip() in arguments:
+            raise BadRow(f"an argument has no name of its own: {text[at : at + 60]!r}")
+        end = _end_of_value(text, key.end())
+        found = value(text[key.end() : end], "an argument is")
+        # Tuples become lists; sets, bytes and complex numbers are nothing that JSON holds.
+        arguments[key[1].strip()] = json.loads(json.dumps(found))
+        at = re.compile(r",?\s*+").match(text, end).end()
+    return arguments, at + 1
+
+
+def _end_of_value(text, at):
+    """Where the comma or parenthesis after a value stands."""
+    closing = []
+    for token in TOKEN.finditer(text, at):
+        found = token[0]
+        if found in CLOSERS:
+            closing.append(CLOSERS[found])
+        elif not closing and found in (",", ")"):
+            return token.start()
+        elif len(found) == 1 and found != "," and (not closing or closing.pop() != found):
+            break
+    raise BadRow(f"a call does not end: {text[-60:]!r}")

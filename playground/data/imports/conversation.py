@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import re
+from collections import Counter
 
 from referencing.exceptions import Unresolvable
 
@@ -23,8 +24,7 @@ from playground.data.imports import calls
 
 RESPOND = toolbox.load_tools()["respond"]
 MAX_NAME = 64  # characters; OpenAI's limit, as are the characters that a name may have
-# Each answer of a chat is a record with all that came before it, so the longest chat bounds how much is made of a row.
-MAX_LINES = 400
+MAX_LINES = 400  # of a prompt: each answer is a record with all that came before it, so this bounds what a row makes
 RESULTS = ("tool", "function")  # the roles of messages with a result, the second from before tools were tools
 
 
@@ -49,7 +49,7 @@ class ToolSet:
     """The tools of many rows as one set: `tools` as in tools.py, with valid and unique names, and `respond`."""
 
     def __init__(self):
-        self.tools, self._names, self._counts = {}, {}, {}
+        self.tools, self._names, self._counts = {}, {}, Counter()
         self.add(RESPOND)
 
     def ordered(self):
@@ -66,34 +66,38 @@ class ToolSet:
             raise BadRow("a tool has no name")
         key = name, json.dumps(parameters, sort_keys=True)
         if key not in self._names:
-            _check_schema(name, parameters)
+            if not isinstance(parameters, dict) or parameters.get("type") != "object":
+                raise BadRow(f"tool {name!r}: parameters are not the schema of an object")
+            try:
+                schemas.check(writable(parameters, "its schema"))
+            except ValueError as error:
+                raise BadRow(f"tool {name!r}: {error}") from None
             self._names[key] = valid = self._unique(name)
-            description = tool.get("description")
-            description = description if isinstance(description, str) else ""
+            description = tool["description"] if isinstance(tool.get("description"), str) else ""
             self.tools[valid] = {"name": valid, "description": description, "parameters": parameters}
         return self._names[key]
 
     def _unique(self, name):
-        valid = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:MAX_NAME] or "tool"
-        if valid not in self.tools:
-            return valid
-        for number in itertools.count(self._counts.get(valid, 2)):  # on from the last, of which there may be thousands
-            numbered = f"{valid[: MAX_NAME - len(str(number)) - 1]}_{number}"
-            if numbered not in self.tools:
-                self._counts[valid] = number + 1
-                return numbered
-        raise AssertionError("there is always a next number")
+        valid = unique = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:MAX_NAME] or "tool"
+        while unique in self.tools:
+            self._counts[valid] += 1  # on from the last, of which there may be thousands
+            number = str(self._counts[valid] + 1)
+            unique = f"{valid[: MAX_NAME - len(number) - 1]}_{number}"
+        return unique
 
 
-def _check_schema(name, parameters):
-    if not isinstance(parameters, dict) or parameters.get("type") != "object":
-        raise BadRow(f"tool {name!r}: parameters are not the schema of an object")
-    if not strict_json.is_text(parameters):
-        raise BadRow("the parameters of a tool have a lone surrogate in them, which is no text")
-    try:
-        schemas.check(parameters)
-    except ValueError as error:
-        raise BadRow(f"tool {name!r}: {error}") from None
+def writable(value, what):
+    """The value, named `what`. Raises BadRow for half of a surrogate pair in it, which no file can hold."""
+    if not strict_json.is_text(value):
+        raise BadRow(f"{what} has a lone surrogate, which is no text")
+    return value
+
+
+def objects(value, what):
+    """The value, named `what`. Raises BadRow unless it is a list of objects."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise BadRow(f"{what} are not a list of objects")
+    return value
 
 
 def checked_call(name, args, tools, names=()):
@@ -103,7 +107,7 @@ def checked_call(name, args, tools, names=()):
     """
     if name not in tools:
         raise BadRow(f"unknown tool {name!r}")
-    args = read_json(args, "arguments") if isinstance(args, str) else args
+    args = read_arguments(args)
     if not isinstance(args, dict):
         raise BadRow(f"arguments of {name} are not an object")
     in_order = {key: args[key] for key in tools[name]["parameters"].get("properties", {}) if key in args}
@@ -129,11 +133,12 @@ def general(reason):
     return re.sub(r"'.*'|\".*\"|\d+", "…", str(reason))[:80]
 
 
-def read_json(text, what):
+def read_arguments(given):
+    """A call's arguments, which may be given as the text of their JSON. Raises BadRow for any other text."""
     try:
-        return json.loads(text)
+        return json.loads(given) if isinstance(given, str) else given
     except (ValueError, RecursionError):
-        raise BadRow(f"{what} not JSON: {text[:60]!r}") from None
+        raise BadRow(f"arguments not JSON: {given[:60]!r}") from None
 
 
 def read_result(text):
@@ -144,9 +149,6 @@ def read_result(text):
         return text
 
 
-# ---- conversation -> records
-
-
 @in_form()
 def to_records(conversation, toolset, source, notes, cut=False):
     """The records of a conversation, whose tools join `toolset`; `notes` counts what had to be left out, by reason.
@@ -155,12 +157,22 @@ def to_records(conversation, toolset, source, notes, cut=False):
     a call that does not validate (with `cut`, what comes before the call is kept) or with nothing to learn from.
     """
     names = {tool.get("name"): toolset.add(tool) for tool in conversation["tools"]} | {"respond": "respond"}
-    messages, lines, records = conversation["messages"], [], []
+    records = list(_answers(conversation, names, toolset.tools, source, notes, cut))
+    if not records and not cut:
+        raise BadRow("no answer to learn from")
+    if records and "rejected" in conversation:
+        _add_rejected(records[-1], conversation["rejected"], names, notes)
+    for index, record in enumerate(records):
+        record["id"] = conversation["id"] + (f".{index}" if len(records) > 1 else "")
+    if len(records) == 1:
+        records[0] |= conversation.get("record", {})
+    return writable(records, "the conversation")
+
+
+def _answers(conversation, names, tools, source, notes, cut):
+    """A record, still without its id, of each answer, up to the first after which it cannot go on."""
+    messages, lines = objects(conversation["messages"], "messages"), []
     meta = dict(conversation.get("meta", {}))
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise BadRow("messages are not a list of objects")
-    if len(messages) > MAX_LINES:
-        raise BadRow(f"over {MAX_LINES} messages")
     for at, message in enumerate(messages):
         role = message.get("role")
         if role in ("system", "developer"):
@@ -172,38 +184,34 @@ def to_records(conversation, toolset, source, notes, cut=False):
             if not lines or not lines[0]:
                 raise BadRow("nothing was asked before the first answer")
             later = itertools.islice(messages, at + 1, None)
-            results = itertools.takewhile(lambda message: message.get("role") in RESULTS, later)
-            turns = _turns(message, list(results))
-            for number, (name, args, *result) in enumerate(turns):
+            turns = _turns(message, list(itertools.takewhile(lambda message: message.get("role") in RESULTS, later)))
+            for number, (name, args, *result) in enumerate(turns, 1):
                 try:
-                    call = checked_call(names.get(name, name), args, toolset.tools, names)
+                    call = checked_call(names.get(name, name), args, tools, names)
                 except BadRow as reason:
                     if not cut:
                         raise
                     notes[f"calls that are not valid ({general(reason)})"] += 1
-                    return _numbered(records, conversation) if records else []
+                    return
                 if message.get("weight") != 0:
-                    records.append(_record(lines, call, source, meta | {"tools": list(dict.fromkeys(names.values()))}))
+                    yield _record(lines, call, source, meta | {"tools": list(dict.fromkeys(names.values()))})
                 if len(lines) > MAX_LINES:
                     raise BadRow(f"over {MAX_LINES} messages")
                 lines.append(f"Call: {toolbox.to_json(call)}")
                 lines += [f"Result: {toolbox.to_json(value)}" for value in result]
-                last = number + 1 == len(turns) and at + 1 == len(messages)
+                last = number == len(turns) and at + 1 == len(messages)
                 if not result and call["tool"] != "respond" and not last:
                     notes["calls after one whose result is not given"] += 1
-                    return _numbered(records, conversation)
+                    return
         elif role not in RESULTS:
             raise BadRow(f"message {at + 1} has the role {role!r}")
-    if records and "rejected" in conversation:
-        _add_rejected(records[-1], conversation["rejected"], names, notes)
-    return _numbered(records, conversation)
 
 
 def _add_rejected(record, message, names, notes):
     """Put the call that should not have been made beside a record's own; it need not be valid, but be another."""
     try:
         name, args, *_ = _turns(message, [])[0]
-        args = read_json(args, "arguments") if isinstance(args, str) else args
+        args = read_arguments(args)
         rejected = toolbox.to_json({"tool": names.get(name, name), "args": args})
         toolbox.parse_call(rejected)
     except (BadRow, toolbox.ParseError) as reason:
@@ -257,17 +265,3 @@ def _text(message):
     if not isinstance(content, str):
         raise BadRow(f"a message of the {message.get('role')} has no text")
     return content
-
-
-def _numbered(records, conversation):
-    if not records:
-        raise BadRow("no answer to learn from")
-    for index, record in enumerate(records):
-        record["id"] = conversation["id"] + (f".{index}" if len(records) > 1 else "")
-        if len(records) == 1:
-            record |= conversation.get("record", {})
-        try:
-            json.dumps(record, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise BadRow("a lone surrogate, which is no text") from None
-    return records

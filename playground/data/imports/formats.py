@@ -5,22 +5,18 @@ import re
 from dataclasses import dataclass
 
 from playground.data.imports import chats, messages
-from playground.data.imports.conversation import BadRow, in_form
-from playground.data.imports.shapes import TYPES, closed, functions, json_schema, message_of, value
+from playground.data.imports.conversation import BadRow, in_form, objects
+from playground.data.imports.shapes import TYPES, calls_in, closed, functions, json_schema, message_of, value
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: what people call it, the keys that its rows have, the licence of the published data, the reader.
-
-    `like` names the format whose keys it has too; which of them a row is in, `kinds` of chats.py or messages.py says.
-    """
+    """A format: what people call it, the keys that its rows have, the licence of the published data, the reader."""
 
     label: str
     keys: tuple
     licence: str
     read: object = None
-    like: str = ""
 
 
 def look(row):
@@ -37,8 +33,8 @@ def _fitting(row):
     likeness = {}
     for name, format in FORMATS.items():
         telling = [key in row for key in format.keys if key != "id"]  # any format may have an id
-        likeness[name] = 0 if format.like else sum(telling) / len(telling)
-    name = max(likeness, key=likeness.get)  # of equally like ones, the first
+        likeness[name] = sum(telling) / len(telling)
+    name = max(likeness, key=likeness.get)  # of equally like ones the first, whose `kinds` tell them apart
     if not likeness[name]:
         raise BadRow(f"no format that is known: its keys are {', '.join(map(str, row)) or 'none'}"[:200])
     return {"openai": messages.kinds, "hermes": chats.kinds}.get(name, lambda row: [name])(row)
@@ -56,15 +52,12 @@ def read(row, name):
     return FORMATS[name].read(row)
 
 
-# ---- xLAM and APIGen: {"query", "tools", "answers"}, the last two as JSON in a string
-
-
 def _xlam(row):
-    answers, tools = value(row["answers"], "answers are"), value(row["tools"], "tools are")
-    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
-        raise BadRow("answers are not a list of objects")
+    """xLAM and APIGen: {"query", "tools", "answers"}, the last two as JSON in a string."""
+    answers = objects(value(row["answers"], "answers are"), "answers")
     calls = [(answer.get("name"), answer.get("arguments", {})) for answer in answers]
-    tools = [tool | {"parameters": _xlam_schema(tool.get("parameters"))} for tool in functions(tools)]
+    tools = functions(value(row["tools"], "tools are"))
+    tools = [tool | {"parameters": _xlam_schema(tool.get("parameters"))} for tool in tools]
     return {"messages": [{"role": "user", "content": row["query"]}, message_of(calls)], "tools": tools}
 
 
@@ -75,8 +68,6 @@ def _xlam_schema(parameters):
         return closed(json_schema(parameters))
     properties, required = {}, []
     for name, parameter in parameters.items():
-        if not isinstance(parameter, dict):
-            raise BadRow(f"parameter {name!r} has no type")
         kind, _, note = str(parameter.get("type", "str")).partition(",")
         properties[name] = _python_type(kind) | {key: value for key, value in parameter.items() if key != "type"}
         if "optional" not in note and not kind.startswith("Optional") and "default" not in parameter:
@@ -95,10 +86,8 @@ def _python_type(kind):
     return {"type": name} | ({"items": _python_type(inner)} if outer in ("List", "list") and inner else {})
 
 
-# ---- the Berkeley leaderboard: {"id", "question": [[messages]], "function"}, its "ground_truth" in a file of its own
-
-
 def _bfcl(row):
+    """The leaderboard: {"id", "question": [[messages]], "function"}, and "ground_truth" from a file of its own."""
     if "ground_truth" not in row and "irrelevance" not in str(row["id"]):
         raise BadRow(f"lacks ground_truth: no answer to {row['id']} in possible_answer/")
     questions = row["question"]
@@ -110,8 +99,6 @@ def _bfcl(row):
     schemas = {tool.get("name"): tool["parameters"] for tool in tools}
     calls = []
     for answer in row.get("ground_truth", []):
-        if not isinstance(answer, dict) or len(answer) != 1:
-            raise BadRow("ground_truth is not a list of {name: {argument: [values]}}")
         ((name, values),) = answer.items()
         calls.append((name, _first_accepted(values, schemas.get(name, {}))))
     return {"messages": [*asked, message_of(calls)], "tools": tools}
@@ -119,16 +106,13 @@ def _bfcl(row):
 
 def _first_accepted(values, schema):
     """Arguments from lists of accepted values: the first of each; none where "" says that it may be left out."""
-    if not isinstance(values, dict):
-        raise BadRow("an answer has no arguments")
     arguments = {}
     for name, accepted in values.items():
         if not isinstance(accepted, list) or not accepted:
             raise BadRow(f"ground_truth accepts no value for {name!r}")
         if "" in accepted and name not in schema.get("required", []):
             continue
-        own = schema.get("properties", {}).get(name, {})
-        arguments[name] = _concrete(accepted[0], own)
+        arguments[name] = _concrete(accepted[0], schema.get("properties", {}).get(name, {}))
     return arguments
 
 
@@ -140,12 +124,8 @@ def _concrete(value, schema):
     return value
 
 
-# ---- Glaive v2: {"system", "chat"}, two texts
-
-
 def _glaive(row):
-    if not isinstance(row["system"], str) or not isinstance(row["chat"], str):
-        raise BadRow("system and chat are not texts")
+    """Glaive v2: {"system", "chat"}, two texts."""
     tools, at = [], row["system"].find("{")
     while at >= 0:
         try:
@@ -172,13 +152,9 @@ def _glaive_call(text):
     quoted = re.fullmatch(r"""\s*\{\s*"name":\s*"([^"]+)",\s*"arguments":\s*'(.*)'\s*\}\s*""", text, re.DOTALL)
     if quoted:
         return quoted[1], quoted[2].replace("\\'", "'")
-    call = value(text, "a function call is")
-    if not isinstance(call, dict):
-        raise BadRow("a function call is no object")
-    return call.get("name"), call.get("arguments", {})
+    (call,) = calls_in(text, "a function call is")
+    return call
 
-
-# ---- all of them
 
 FORMATS = {
     "project": Format("the project's own records", ("prompt", "completion"), "your own data"),
@@ -188,13 +164,13 @@ FORMATS = {
     "bfcl_answers": Format("the Berkeley leaderboard's answers", ("id", "ground_truth"), ""),
     "glaive": Format("Glaive function-calling", ("system", "chat"), "Apache-2.0 as published by Glaive", _glaive),
     "hermes": Format("Hermes", ("conversations",), "Apache-2.0 as published by Nous Research", chats.read_hermes),
-    "toolace": Format("ToolACE", ("conversations",), "Apache-2.0 as published", chats.read_toolace, "hermes"),
-    "sharegpt": Format("ShareGPT with tools", ("conversations",), "your own data", chats.read_sharegpt, "hermes"),
-    "trl": Format("TRL's conversations", ("messages",), "your own data", messages.read, "openai"),
+    "toolace": Format("ToolACE", ("conversations",), "Apache-2.0 as published", chats.read_toolace),
+    "sharegpt": Format("ShareGPT with tools", ("conversations",), "your own data", chats.read_sharegpt),
+    "trl": Format("TRL's conversations", ("messages",), "your own data", messages.read),
     "mobile_actions": Format(
-        "FunctionGemma's mobile actions", ("messages",), "CC BY 4.0 as published by Google", messages.read, "openai"
+        "FunctionGemma's mobile actions", ("messages",), "CC BY 4.0 as published by Google", messages.read
     ),
-    "when2call": Format("When2Call", ("messages",), "CC BY 4.0 as published by NVIDIA", messages.read, "openai"),
+    "when2call": Format("When2Call", ("messages",), "CC BY 4.0 as published by NVIDIA", messages.read),
     "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation"), ""),
     "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id"), ""),
     "toolbench": Format("ToolBench", ("id", "conversations"), "Apache-2.0 as published"),

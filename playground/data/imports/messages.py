@@ -7,7 +7,7 @@ in <TOOLCALL> tags, and pairs of responses.
 
 import json
 
-from playground.data.imports.conversation import BadRow, last_only
+from playground.data.imports.conversation import BadRow, last_only, objects
 from playground.data.imports.shapes import calls_in, message_of, tools_in, value
 
 OPENING, CLOSING = "<TOOLCALL>", "</TOOLCALL>"
@@ -21,50 +21,39 @@ def kinds(row):
         return ["toolbench"]
     if "<tool_call>" in text or "<tools>" in text:
         return ["hermes"]
-    likeliest = _likeliest(row, text)
-    return [likeliest, *(name for name in FAMILY if name != likeliest)]
-
-
-def _likeliest(row, text):
-    tools = row.get("tools")
+    tools, likeliest = row.get("tools"), "openai"
     first = tools[0] if isinstance(tools, list) and tools else None
     if "chosen_response" in row or OPENING in text or isinstance(first, str):
-        return "when2call"
-    if "metadata" in row and '"type": "OBJECT"' in json.dumps(first):
-        return "mobile_actions"
-    if '"arguments": {' in text or (isinstance(tools, str) and '"arguments": "' not in text):
-        return "trl"
-    return "openai"
+        likeliest = "when2call"
+    elif "metadata" in row and '"type": "OBJECT"' in json.dumps(first):
+        likeliest = "mobile_actions"
+    elif '"arguments": {' in text or (isinstance(tools, str) and '"arguments": "' not in text):
+        likeliest = "trl"
+    return [likeliest, *(name for name in FAMILY if name != likeliest)]
 
 
 def read(row):
     """The conversation of a row of any of them; a pair's rejected message is its "rejected"."""
     tools = tools_in(row.get("tools") or row.get("functions"))
-    parts = [row["messages"]] if "messages" in row else [row["prompt"]]
+    messages = value(row["messages"] if "messages" in row else row["prompt"], "messages are")
     rejected = row.get("rejected_response", row.get("rejected"))
     answer = row.get("chosen_response", row.get("chosen", row.get("completion")))
-    if answer is not None:
-        parts.append(answer if isinstance(answer, list) else [_said(answer)])
-    found = []
-    for part in parts:
-        part = value(part, "messages are")
-        if not isinstance(part, list):
-            raise BadRow("messages are not a list of objects")
-        found += [_opened(message, tools) for message in part]
-    conversation = {"messages": found if answer is None else last_only(found), "tools": tools}
+    messages = objects(messages if answer is None else messages + _said(answer), "messages")
+    messages = [_opened(message, tools) for message in messages]
+    conversation = {"messages": messages if answer is None else last_only(messages), "tools": tools}
     if rejected is not None:
-        conversation["rejected"] = _opened(rejected[-1] if isinstance(rejected, list) else _said(rejected), tools)
+        conversation["rejected"] = _opened(objects(_said(rejected), "rejected messages")[-1], tools)
     return conversation
 
 
 def _said(response):
-    return {"role": "assistant", "content": response} if isinstance(response, str) else response
+    """The messages of a response, which may be a list of them, one, or its text."""
+    response = {"role": "assistant", "content": response} if isinstance(response, str) else response
+    return response if isinstance(response, list) else [response]
 
 
 def _opened(message, tools):
     """A message with its calls, and without what a dataset has filled with None because other rows have it."""
-    if not isinstance(message, dict):
-        raise BadRow("messages are not a list of objects")
     content = message.get("content")
     if not message.get("tool_calls") and isinstance(content, str) and OPENING in content:
         inner, closing, rest = content.partition(OPENING)[2].partition(CLOSING)

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from playground.data.imports.conversation import BadRow, general
+from playground.data.imports.conversation import BadRow, general, in_form
 from playground.run.errors import UserError
 
 MAX_LINE = 1_000_000  # bytes
@@ -17,7 +17,7 @@ MAX_BAD = 0.2  # of the rows; with more, the file is not what it was taken for
 SHOWN = 10  # bad rows that are named
 REASONS = 5  # for which rows were refused, named with their counts
 TAIL = 10  # characters at the end of a block that may be half a word of JSON, such as -Infinity or \\u00e9
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".txt")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.json)(?<!\.jsonl)(?<!\.ndjson)(?<!\.txt)")
 
 
 class Report:
@@ -39,6 +39,14 @@ class Report:
                 self.bad.append(f"{place}: {reason[:300]}")
             self.reasons[general(reason)] += 1
             self.first.setdefault(general(reason), str(place).rpartition(":")[2])
+
+    def read(self, rows, parse, path=None):
+        """Iterator over parse(number, row) of the `rows` that can be used; the others are noted. path: their file."""
+        for number, row in rows:
+            with self.row(f"{path or self.path}:{number}"), in_form():
+                if isinstance(row, BadRow):
+                    raise row
+                yield parse(number, row)
 
     def commonest(self):
         """Why rows were refused, in words: the commonest reasons with their counts and the first row of each."""
@@ -66,10 +74,10 @@ class Report:
 
 
 def rows(path, text=False):
-    """Iterator over (number, row) of a file of JSON lines or of one JSON array; a bad row is a BadRow.
+    """Iterator over (number, row) of a file of JSON lines, of one JSON array, or with `text` of lines of text.
 
-    With `text`, a row is a line of text. Memory is that of one row.
-    Raises UserError for a file that cannot be read or an array that breaks off.
+    A bad row is a BadRow. Memory is that of one row. Raises UserError for a file that cannot be read or an array that
+    breaks off.
     """
     try:
         with Path(path).open("rb") as file:
@@ -98,10 +106,8 @@ def _parsed(line, text):
         return line if text else json.loads(line)
     except UnicodeDecodeError:
         return BadRow("not UTF-8")
-    except json.JSONDecodeError as error:
-        return BadRow(f"not JSON ({error.msg}, character {error.pos + 1})")
-    except ValueError as error:  # a number of thousands of digits
-        return BadRow(f"not JSON ({str(error)[:60]})")
+    except ValueError as error:  # a number of thousands of digits, too
+        return BadRow(f"not JSON ({str(error)[:80]})")
     except RecursionError:
         return BadRow("nested too deep")
 
@@ -124,11 +130,12 @@ def _array(path, file):
                     row, end = json_decoder.raw_decode(text, start)
                 except ValueError as error:
                     where, why = getattr(error, "pos", 0), getattr(error, "msg", str(error)[:100])
-                    if ended or not (where > len(text) - TAIL or why.startswith("Unterminated string")):
-                        raise _broken(path, number, why) from None
-                    if len(text) - start > MAX_ENTRY:
-                        raise _broken(path, number, f"or is over {MAX_ENTRY // MAX_LINE} MB") from None
-                    at = start  # the entry goes on in the next block
+                    goes_on = not ended and (where > len(text) - TAIL or why.startswith("Unterminated string"))
+                    if goes_on and len(text) - start > MAX_ENTRY:
+                        goes_on, why = False, f"or is over {MAX_ENTRY // MAX_LINE} MB"
+                    if not goes_on:
+                        raise UserError(f"{path}: entry {number + 1} of the array is not JSON ({why}).") from None
+                    at = start
                     break
                 if end == len(text) and not ended:
                     at = start  # so may a number
@@ -140,14 +147,6 @@ def _array(path, file):
         raise UserError(f"{path} is not UTF-8: save it as UTF-8.") from None
     except RecursionError:
         raise UserError(f"{path}: entry {number + 1} of the array is nested too deep.") from None
-
-
-def _broken(path, number, why):
-    return UserError(f"{path}: entry {number + 1} of the array is not JSON ({why}).")
-
-
-def is_hub_name(name):
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.endswith(SUFFIXES)
 
 
 def hub_rows(name):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tools as toolbox
 from playground.data.imports import formats, reading
-from playground.data.imports.conversation import BadRow, ToolSet, checked_call, in_form, last_only, to_records
+from playground.data.imports.conversation import BadRow, ToolSet, checked_call, last_only, to_records, writable
 from playground.data.leaks import HeldOut
 from playground.data.steps import read_prompt, write_prompt
 from playground.run.errors import UserError
@@ -24,37 +24,32 @@ def load(source, tools, expected=None):
     path = Path(source)
     if path.is_file():
         rows, files = reading.rows(path), [path]
-    elif reading.is_hub_name(source):
+    elif reading.HUB_NAME.fullmatch(source):
         rows, files = reading.hub_rows(source), []
     else:
         raise UserError(f"--source {source}: neither templates nor toolbench nor a file that exists.")
-    report, toolset, records, beside = reading.Report(source), ToolSet(), [], {}
-    for number, row in rows:
-        with report.row(f"{source}:{number}"), in_form():
-            if isinstance(row, BadRow):
-                raise row
-            if report.format is None:
-                report.format = _settle(source, row, expected)
-                beside, more = _beside(path, report.format)
-                files += more
-            if report.format == "project":
-                records.append(_own(row, f"{path.stem}-{number:06d}", tools))
-                continue
-            if report.format == "bfcl" and row.get("id") in beside:
-                row = row | {"ground_truth": beside[row["id"]]["ground_truth"]}
-            conversation = {"id": f"{path.stem}-{number:06d}"} | formats.read(row, report.format)
-            if report.format != "bfcl" and number in beside:
-                conversation |= {"record": beside[number], "messages": last_only(conversation["messages"])}
-            found = to_records(conversation, toolset, report.format, report.notes)
-            for record in found:
-                if "rejected" in record:
-                    rejected = record.pop("rejected")
-                    report.pairs.append(
-                        {key: record[key] for key in ("id", "prompt", "meta")}
-                        | {"chosen": record["completion"], "rejected": rejected}
-                    )
-            records += found
+    report, toolset, beside = reading.Report(source), ToolSet(), {}
+
+    def read(number, row):
+        identity = f"{path.stem}-{number:06d}"
+        if report.format is None:
+            report.format = _settle(source, row, expected)
+            beside.update(_beside(path, report.format, files))
+        if report.format == "project":
+            return [_own(row, identity, tools)]
+        if report.format == "bfcl" and row.get("id") in beside:
+            row = row | {"ground_truth": beside[row["id"]]["ground_truth"]}
+        conversation = {"id": identity} | formats.read(row, report.format)
+        if report.format != "bfcl" and number in beside:
+            conversation |= {"record": beside[number], "messages": last_only(conversation["messages"])}
+        return to_records(conversation, toolset, report.format, report.notes)
+
+    records = [record for found in report.read(rows, read) for record in found]
     report.finish()
+    for record in records:
+        if "rejected" in record:
+            pair = {"chosen": record["completion"], "rejected": record.pop("rejected")}
+            report.pairs.append({key: record[key] for key in ("id", "prompt", "meta")} | pair)
     return records, tools if report.format == "project" else toolset.ordered(), report, files
 
 
@@ -71,22 +66,21 @@ def _settle(source, row, expected):
     return name
 
 
-def _beside(path, name):
-    """({key: row}, files): what a second file knows of the rows, by id for the leaderboard, else by line."""
-    second = path.with_suffix(".meta.jsonl")
-    if name == "bfcl":
-        second = path.parent / "possible_answer" / path.name
+def _beside(path, name, files):
+    """{key: row} of what a second file, which joins `files`, knows: by id for the leaderboard, else by line."""
+    second = path.parent / "possible_answer" / path.name if name == "bfcl" else path.with_suffix(".meta.jsonl")
     if name == "project" or not second.is_file():
-        return {}, []
+        return {}
+    files.append(second)
     rows = ((number, row) for number, row in reading.rows(second) if isinstance(row, dict))
     if name == "bfcl":
-        return {row.get("id"): row for _, row in rows if "ground_truth" in row}, [second]
+        return {row.get("id"): row for _, row in rows if "ground_truth" in row}
     whole = {"id": str, "source": str, "meta": dict}
     return {
         number: {key: row[key] for key in whole}
         for number, row in rows
         if all(isinstance(row.get(key), kind) for key, kind in whole.items())
-    }, [second]
+    }
 
 
 def _own(row, number, tools):
@@ -109,22 +103,14 @@ def _own(row, number, tools):
     entities = meta.get("entities", [])
     if not isinstance(entities, list) or not all(isinstance(entity, str) for entity in entities):
         raise BadRow("meta.entities is not a list of texts")
-    turn = 1 + sum(step[0] == "call" for step in steps)
     record = {
         "id": str(row.get("id", number)),
         "prompt": write_prompt(steps),
         "completion": toolbox.to_json(call),
         "source": str(row.get("source", "file")),
-        "meta": meta | {"tool": call["tool"], "turn": turn},
+        "meta": meta | {"tool": call["tool"], "turn": 1 + sum(step[0] == "call" for step in steps)},
     }
-    try:
-        toolbox.to_json(record).encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRow("a lone surrogate, which is no text") from None
-    return record
-
-
-# ---- imported records -> splits
+    return writable(record, "the record")
 
 
 def divide(records, size, validation_size, test_size, held_out=None):
@@ -148,7 +134,7 @@ def divide(records, size, validation_size, test_size, held_out=None):
     for group in shuffled:
         split = next((name for name, limit in limits.items() if len(splits[name]) < limit), "train")
         splits[split] += groups[group]
-    measuring = HeldOut({name: splits[name] for name in limits} | (held_out or {}))
+    measuring = HeldOut(splits | (held_out or {}))
     train = [record for record in splits["train"] if not measuring.leaks(record)]
     left_out["training records too close to a held-out one"] += len(splits["train"]) - len(train)
     splits["train"] = train[:size]

@@ -1,11 +1,12 @@
 """What the readers of several formats need: JSON that may be Python, lists of tools, schemas with other type names."""
 
 import ast
+import contextlib
 import json
 import warnings
 
 from playground.data.entities import read_data
-from playground.data.imports.conversation import BadRow
+from playground.data.imports.conversation import BadRow, objects
 
 NO_TOOL = read_data("phrasings.json")["replies"]["no_tool"]  # the answer where a row says that no tool fits
 
@@ -17,26 +18,27 @@ TYPES = {
     "array": "array", "tuple": "array", "set": "array", "arraylist": "array", "null": "null", "any": None,
     "union": None,
 }  # fmt: skip
-OWN_TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
 
 
 def json_schema(parameters):
-    """A JSON Schema from one with other names for its types, such as the leaderboard's "dict" and "float".
+    """A JSON Schema from one with other names for its types, such as the leaderboard's "dict" or Gemini's "STRING".
 
-    What a dataset on the hub fills with None, because other rows have it, is left out.
+    What a dataset on the hub fills with None, because other rows have it, is left out. What is no object stays as it
+    is: whether it is a schema is found out where a tool joins the others.
     """
     if not isinstance(parameters, dict):
-        raise BadRow("a parameter has no schema")
-    schema = {key: value for key, value in parameters.items() if key not in ("type", "optional") and value is not None}
-    if isinstance(parameters.get("type"), list):
-        schema = {"type": [TYPES.get(str(kind).lower()) or "string" for kind in parameters["type"]]} | schema
-    elif parameters.get("type") is not None:
-        kind = TYPES.get(str(parameters["type"]).lower(), "string")
-        schema = ({"type": kind} if kind else {}) | schema
+        return parameters
+    kind = parameters.get("type")
+    if isinstance(kind, str):
+        kind = TYPES.get(kind.lower(), "string")
+    elif isinstance(kind, list):
+        kind = [TYPES.get(name.lower()) or "string" for name in kind]
+    schema = {} if kind is None else {"type": kind}
+    schema |= {key: value for key, value in parameters.items() if key not in ("type", "optional") and value is not None}
     if isinstance(schema.get("properties"), dict):
-        properties = {name: value for name, value in schema["properties"].items() if value is not None}
-        schema["properties"] = {name: json_schema(value) for name, value in properties.items()}
-    if isinstance(schema.get("items"), dict):
+        own = schema["properties"].items()
+        schema["properties"] = {name: json_schema(value) for name, value in own if value is not None}
+    if "items" in schema:
         schema["items"] = json_schema(schema["items"])
     return schema
 
@@ -44,27 +46,6 @@ def json_schema(parameters):
 def closed(schema):
     """The schema of a tool's parameters, allowing no others, as in configs/tools.json."""
     return {"type": "object", "properties": {}} | schema | {"additionalProperties": False}
-
-
-def in_json_schema(tool):
-    """A tool whose parameters are JSON Schema: as it is, or with the types of Python or of Gemini ("STRING") mapped."""
-    parameters = tool.get("parameters")
-    return (
-        tool
-        if not isinstance(parameters, dict) or _is_own(parameters)
-        else tool | {"parameters": json_schema(parameters) | {"type": "object"}}
-    )
-
-
-def _is_own(schema):
-    if not isinstance(schema, dict):
-        return isinstance(schema, bool)
-    if isinstance(schema.get("type"), str) and schema["type"] not in OWN_TYPES:
-        return False
-    if any(schema.get(key, "") is None for key in ("type", "properties", "required", "items", "enum")):
-        return False
-    properties = schema["properties"].values() if isinstance(schema.get("properties"), dict) else ()
-    return all(map(_is_own, properties)) and ("items" not in schema or _is_own(schema["items"]))
 
 
 def message_of(calls):
@@ -88,13 +69,10 @@ def value(text, what):
     """JSON, or what Python's repr wrote in its place."""
     if not isinstance(text, str):
         return text
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
     try:
-        with warnings.catch_warnings():  # of escapes that Python does not know, in a text that is not ours
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know, in others' texts
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         raise BadRow(f"{what} not JSON: {text.strip()[:60]!r}") from None
@@ -102,15 +80,11 @@ def value(text, what):
 
 def functions(entries):
     """The functions in OpenAI's list of {"type": "function", "function": {...}}, or in a list of functions."""
-    if not isinstance(entries, list):
-        raise BadRow("tools are not a list")
     entries = [value(entry, "a tool is") for entry in entries]  # a list of texts in When2Call
-    found = [entry.get("function", entry) if isinstance(entry, dict) else entry for entry in entries]
-    if not all(isinstance(function, dict) for function in found):
-        raise BadRow("tools are not a list of objects")
-    return found
+    return objects([entry.get("function", entry) if isinstance(entry, dict) else entry for entry in entries], "tools")
 
 
 def tools_in(entries):
     """Tools from such a list, or from its text, with JSON Schema for their parameters."""
-    return [in_json_schema(function) for function in functions(value(entries or [], "tools are"))]
+    found = functions(value(entries or [], "tools are"))
+    return [tool | {"parameters": json_schema(tool.get("parameters"))} for tool in found]

@@ -4,32 +4,19 @@
   from the root to a `Finish` that gives an answer is one way to answer the query.
 - toolllama_G123_dfs_train.json, the training file made from them: one such path a row, as a conversation.
 
-Either way a path becomes a conversation, and conversation.py makes its records: the query and the first call, each
-later call with the results so far, and `Finish` as `respond`.
+Either way a path becomes a conversation, of which conversation.py makes the records; `Finish` is `respond` here.
 """
 
 import ast
+import functools
+import itertools
 import json
 import re
 from pathlib import Path
 
 from playground.data.imports import reading
 from playground.data.imports.conversation import BadRow, ToolSet, general, in_form, read_result, to_records
-from playground.data.imports.shapes import closed, json_schema
-
-TRAIN_FILE = "toolllama*.json"
-GIVES_ANSWER = "give_answer"
-
-
-def find(path):
-    """The ToolBench files below a folder, as {"queries", "answers", "conversations"}; a single file counts too."""
-    path = Path(path)
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*.json") if file.is_file())
-    return {
-        "queries": [file for file in files if re.fullmatch(r"G\d_query\.json", file.name)],
-        "answers": [file for file in files if file.parent.name.endswith("_answer")],
-        "conversations": [file for file in files if file.match(TRAIN_FILE)],
-    }
+from playground.data.imports.shapes import closed, json_schema, message_of
 
 
 def load(path):
@@ -38,26 +25,22 @@ def load(path):
     The report's rows are files, and the rows of the training file. `report.notes` counts paths and calls that made
     no record, by reason. Raises UserError if too many files are bad.
     """
-    files = find(path)
-    if not any(files.values()):
+    files = sorted(file for file in Path(path).rglob("*.json") if file.is_file())
+    of_queries = [file for file in files if re.fullmatch(r"G\d_query\.json", file.name)]
+    of_answers = [file for file in files if file.parent.name.endswith("_answer")]
+    of_conversations = [file for file in files if file.match("toolllama*.json")]
+    files = [*of_queries, *of_answers, *of_conversations]
+    if not files:
         return None
-    read = [file for kind in files.values() for file in kind]
     report, toolset, records = reading.Report(path), ToolSet(), []
-    report.format, report.per_file = "toolbench", {}
-    queries, apis = _queries(files["queries"], report)
-    for file in files["answers"]:
-        before = len(records)
+    report.format = "toolbench"
+    queries, apis = _queries(of_queries, report)
+    for file in of_answers:
         with report.row(file):
             records += _answer_tree(file, queries, toolset, report.notes)
-        report.per_file[f"{file.parent.name}/{file.name}"] = len(records) - before
-    for file in files["conversations"]:
-        before = len(records)
-        for number, row in reading.rows(file):
-            with report.row(f"{file}:{number}"):
-                if isinstance(row, BadRow):
-                    raise row
-                records += _conversation(row, f"{file.stem}-{number:06d}", toolset, report.notes)
-        report.per_file[file.name] = len(records) - before
+    for file in of_conversations:
+        read = functools.partial(_conversation, file.stem, toolset, report.notes)
+        records += itertools.chain.from_iterable(report.read(reading.rows(file), read, file))
     for api in apis:  # what an answer describes keeps the form in which the answer's calls were made
         try:
             with in_form():
@@ -66,10 +49,7 @@ def load(path):
         except BadRow as reason:
             report.notes[f"APIs that make no tool ({general(reason)})"] += 1
     report.finish()
-    return records, toolset.ordered(), report, read
-
-
-# ---- queries: the APIs that each may use
+    return records, toolset.ordered(), report, files
 
 
 def _queries(files, report):
@@ -80,16 +60,12 @@ def _queries(files, report):
             for row in json.loads(file.read_bytes()):
                 queries[f"{file.name[:2]}/{row['query_id']}"] = row["query"]
                 apis |= {(api["tool_name"], api["api_name"]): api for api in row["api_list"]}
-        report.per_file[f"{file.parent.name}/{file.name}"] = 0
     return queries, list(apis.values())
 
 
 def _api_name(api):
     """The name that ToolBench gives an API's function: `checkhealth_for_squake`, its last 64 characters."""
-    tool, name = (
-        re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9_]", "_", text)).strip("_").lower()
-        for text in (api["tool_name"], api["api_name"])
-    )
+    tool, name = (re.sub("[^A-Za-z0-9]+", "_", api[key]).strip("_").lower() for key in ("tool_name", "api_name"))
     if name in ("from", "class", "return", "false", "true", "id", "and"):  # words that Python or ToolBench keeps
         name = f"is_{name}"
     return f"{name}_for_{tool}"[-64:].strip("_")
@@ -97,38 +73,32 @@ def _api_name(api):
 
 def _api_tool(api):
     """The tool of an entry in a query's api_list, its types mapped, required and optional parameters kept."""
-    properties = {}
-    for parameter in api.get("required_parameters", []) + api.get("optional_parameters", []):
+    properties, required = {}, api.get("required_parameters", [])
+    for parameter in required + api.get("optional_parameters", []):
         schema = json_schema({"type": str(parameter.get("type", "STRING"))})
         schema |= {"description": parameter["description"]} if parameter.get("description") else {}
         default = parameter.get("default")
         if default not in (None, ""):  # a text, whatever the type
             schema["default"] = default if schema["type"] == "string" else read_result(str(default))
         properties[parameter["name"]] = schema
-    required = [parameter["name"] for parameter in api.get("required_parameters", [])]
     return {
         "name": _api_name(api),
         "description": str(api.get("api_description", "")).strip(),
-        "parameters": closed({"properties": properties, "required": required}),
+        "parameters": closed({"properties": properties, "required": [parameter["name"] for parameter in required]}),
     }
 
 
 def _functions(functions):
     """The tools of ToolBench's own function schemas, but for Finish, which is `respond` here."""
-    tools = []
-    for function in functions:
-        if not isinstance(function, dict) or not isinstance(function.get("parameters"), dict):
-            raise BadRow("a function without parameters")
-        if function.get("name") != "Finish":
-            parameters = json_schema(function["parameters"])  # leaves out "optional", which is no JSON Schema
-            for schema in parameters.get("properties", {}).values():
-                if "example_value" in schema:
-                    schema["examples"] = [schema.pop("example_value")]
-            tools.append(function | {"parameters": closed(parameters)})
+    tools = [
+        function | {"parameters": closed(json_schema(function["parameters"]))}
+        for function in functions
+        if function["name"] != "Finish"
+    ]
+    for schema in (schema for tool in tools for schema in tool["parameters"]["properties"].values()):
+        if "example_value" in schema:
+            schema["examples"] = [schema.pop("example_value")]
     return tools
-
-
-# ---- answer trees
 
 
 @in_form()
@@ -142,12 +112,12 @@ def _answer_tree(file, queries, toolset, notes):
         toolset.add(tool)
     answered = [steps for steps in paths if _final_answer(steps[-1]) is not None]
     notes["paths that do not end in an answer"] += len(paths) - len(answered)
-    records = []
+    records = {}
     for index, steps in enumerate(answered):
-        number = f".p{index}" if len(answered) > 1 else ""
-        records += _path_records(query, steps, tools, f"{file.parent.name}-{file.stem}{number}", toolset, notes)
-    known = set()  # two paths share their first calls
-    return [r for r in records if r["prompt"] not in known and not known.add(r["prompt"])]
+        number = f"{file.parent.name}-{file.stem}" + (f".p{index}" if len(answered) > 1 else "")
+        for record in _path_records(query, steps, tools, number, toolset, notes):
+            records.setdefault(record["prompt"], record)  # two paths share their first calls
+    return list(records.values())
 
 
 def _paths(root):
@@ -173,7 +143,7 @@ def _final_answer(step):
         given = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return None
-    gives = isinstance(given, dict) and given.get("return_type") == GIVES_ANSWER
+    gives = isinstance(given, dict) and given.get("return_type") == "give_answer"
     return given["final_answer"] if gives and isinstance(given.get("final_answer"), str) else None
 
 
@@ -185,18 +155,12 @@ def _path_records(query, steps, tools, number, toolset, notes):
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
             break
-        function = {"name": action, "arguments": text or "{}"}
-        messages.append({"role": "assistant", "tool_calls": [{"type": "function", "function": function}]})
-        messages.append({"role": "tool", "content": observation})
+        messages += [message_of([(action, text or "{}")]), {"role": "tool", "content": observation}]
     conversation = {"messages": messages, "tools": tools, "id": number}
     return to_records(conversation, toolset, "toolbench", notes, cut=True)
 
 
-# ---- toolllama_G123_dfs_train.json
-
-
-@in_form()
-def _conversation(row, number, toolset, notes):
+def _conversation(stem, toolset, notes, number, row):
     """The records of a row: system (with the APIs as Python's repr), user, then assistant and function in turn."""
     turns = [(turn["from"], turn["value"]) for turn in row["conversations"]]
     system = next(text for speaker, text in turns if speaker == "system")
@@ -217,4 +181,4 @@ def _conversation(row, number, toolset, notes):
         notes["paths that do not end in an answer"] += 1
         return []
     query = query.strip().removesuffix("Begin!").strip()
-    return _path_records(query, steps, tools, number, toolset, notes)
+    return _path_records(query, steps, tools, f"{stem}-{number:06d}", toolset, notes)

@@ -4,6 +4,7 @@ A teacher has `question(prompts, index)`, a JSON value that holds all that the s
 `block`, the requests of one question, and `workers`, the questions that are asked at a time.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -12,12 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tools as toolbox
-from playground.data.teacher.endpoint import EndpointError
+from playground.data.teacher.endpoint import DEMONSTRATIONS, EndpointError, EndpointTeacher
 from playground.model import prompting
 from playground.run.errors import UserError
 from playground.run.files import sha256
-
-DEMONSTRATIONS = 5  # for a teacher that was not trained on the labelled records
 
 
 def load_model(name, settings):
@@ -32,8 +31,7 @@ def load_model(name, settings):
         tokenizer, model, _ = loading.load_checkpoint({**settings, "output_dir": str(folder.parent)}, folder.name)
         return tokenizer, model, sorted((folder / "model").glob("*.safetensors")), True
     path = loading.find_base(name)["path"]
-    files = sorted(Path(path).glob("*.safetensors"))
-    return *loading.load(path, settings), files, False
+    return *loading.load(path, settings), sorted(Path(path).glob("*.safetensors")), False
 
 
 class LocalTeacher:
@@ -78,6 +76,11 @@ class LocalTeacher:
         return [[sample.text for sample in samples[at : at + count]] for at in range(0, len(samples), count)]
 
 
+def teacher_for(settings, tools, labelled):
+    """The recipe's teacher, that may be shown some `labelled` records. Raises UserError if it cannot be used."""
+    return (EndpointTeacher if settings["teacher"]["url"] else LocalTeacher)(settings, tools, labelled)
+
+
 def ask_all(teacher, prompts, cache):
     """[[text of each sample] for each prompt]. What the file `cache` knows is not asked again.
 
@@ -89,10 +92,12 @@ def ask_all(teacher, prompts, cache):
     blocks = [prompts[at : at + teacher.block] for at in range(0, len(prompts), teacher.block)]
     questions = [teacher.question(block, index) for index, block in enumerate(blocks)]
     keys = [hashlib.sha256(json.dumps(question).encode()).hexdigest() for question in questions]
-    known = _read(cache)
+    known = {}
+    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off is as good as none
+            row = json.loads(line)
+            known[row["question"]] = row["samples"]
     new = [index for index, key in enumerate(keys) if key not in known]
-    if not new:
-        return [samples for key in keys for samples in known[key]]
     cache.parent.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
     try:
@@ -117,19 +122,7 @@ def ask_all(teacher, prompts, cache):
     except EndpointError as error:
         done = sum(len(block) for key, block in zip(keys, blocks, strict=True) if key in known)
         raise UserError(
-            f"{error}; {done} of {len(prompts)} requests are answered and kept in {cache}: run the same command again "
-            "to go on."
+            f"--teacher-url {teacher.url}: {error}; {done} of {len(prompts)} requests are answered and kept in "
+            f"{cache}: run the same command again to go on."
         ) from None
     return [samples for key in keys for samples in known[key]]
-
-
-def _read(cache):
-    """{question: samples} of a cache file; a line that was cut off is as good as none."""
-    known = {}
-    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
-        try:
-            row = json.loads(line)
-            known[row["question"]] = row["samples"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return known

@@ -19,11 +19,12 @@ from playground.model.loading import within
 from playground.run import recipe
 from playground.run.errors import UserError
 
-DEMONSTRATIONS = 5
+DEMONSTRATIONS = 5  # for a teacher that was not trained on the labelled records
 MAX_ANSWER = 4_000_000  # bytes of one answer
 LOCAL = ("localhost", "127.0.0.1", "::1")
 BACKOFF = 1  # seconds before the second attempt; each further wait is twice as long
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP's ways to say "later"
+BROKEN = (ValueError, LookupError, TypeError, RecursionError)  # what reading an answer raises that is no completion
 # (with a JSON schema for the answer, with several samples at once): not every server knows both. What an endpoint
 # cannot be made to keep to, its samples are checked for all the same.
 VARIANTS = [(True, True), (True, False), (False, True), (False, False)]
@@ -52,10 +53,8 @@ class EndpointTeacher:
         examples = prompting.pick_examples(labelled, DEMONSTRATIONS if count is None else count, settings["seed"])
         self.shown = [{"role": "system", "content": SYSTEM.format(tools=toolbox.signatures(tools))}]
         for row in examples:
-            self.shown += [
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": row["completion"]},
-            ]
+            said = {"user": row["prompt"], "assistant": row["completion"]}
+            self.shown += [{"role": role, "content": content} for role, content in said.items()]
         self.variant = 0  # of VARIANTS: the first that the endpoint has not refused
         self.opener = urllib.request.build_opener(_NoRedirects)
 
@@ -82,38 +81,37 @@ class EndpointTeacher:
 
     def _choices(self, body):
         """The texts of one answer, at least one. Raises EndpointError."""
-        reason, attempts = "", self.settings["attempts"]
-        for attempt in range(attempts):
-            if attempt:
-                time.sleep(BACKOFF * 2 ** (attempt - 1))
+        attempt = 1
+        while True:
             try:
                 return self._attempt(body)
-            except _Later as later:
-                reason = str(later)
-        raise EndpointError(f"--teacher-url {self.url}: no usable answer in {attempts} attempts ({reason})")
+            except _Later as reason:
+                if attempt == self.settings["attempts"]:
+                    raise EndpointError(f"no usable answer in {attempt} attempts ({reason})") from None
+            time.sleep(BACKOFF * 2 ** (attempt - 1))
+            attempt += 1
 
     def _attempt(self, body):
         variant = self.variant
         answer = within(self.settings["timeout"], lambda: self._post(body, *VARIANTS[variant]))
-        if isinstance(answer, urllib.error.HTTPError):
-            if answer.code in (400, 422) and variant + 1 < len(VARIANTS):
+        match answer:
+            case bytes():
+                return _texts(answer)
+            case urllib.error.HTTPError(code=400 | 422) if variant + 1 < len(VARIANTS):
                 self.variant = max(self.variant, variant + 1)
                 return self._attempt(body)
-            reason = f"HTTP {answer.code} {_short(answer.reason)}"
-            if answer.code in RETRIED:
-                raise _Later(reason)
-            raise EndpointError(f"--teacher-url {self.url}: {reason}")
-        if isinstance(answer, TimeoutError):
-            raise _Later(f"nothing in {self.settings['timeout']} s")
-        if isinstance(answer, urllib.error.URLError):
-            raise _Later(_short(answer.reason))
-        if isinstance(answer, OSError | HTTPException):
-            raise _Later(_short(answer) or type(answer).__name__)
-        if isinstance(answer, ValueError):  # whose message may hold the key
-            raise EndpointError(f"--teacher-url {self.url}: that URL, or the key in OPENAI_API_KEY, cannot be sent")
-        if isinstance(answer, Exception):
-            raise answer
-        return _texts(answer)
+            case urllib.error.HTTPError():
+                kind = _Later if answer.code in RETRIED else EndpointError
+                raise kind(f"HTTP {answer.code} {_short(answer.reason)}")
+            case TimeoutError():
+                raise _Later(f"nothing in {self.settings['timeout']} s")
+            case urllib.error.URLError():
+                raise _Later(_short(answer.reason))
+            case OSError() | HTTPException():
+                raise _Later(_short(answer) or type(answer).__name__)
+            case ValueError():  # whose message may hold the key
+                raise EndpointError("that URL, or the key in OPENAI_API_KEY, cannot be sent")
+        raise answer
 
     def _post(self, body, with_schema, with_n):
         """The bytes of the answer; runs in a thread, whose exceptions `within` returns."""
@@ -123,8 +121,7 @@ class EndpointTeacher:
         if not with_n:
             body = body | {"n": 1}
         headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
         with self.opener.open(request, timeout=self.settings["timeout"]) as response:
             return response.read(MAX_ANSWER + 1)
@@ -157,10 +154,9 @@ def _texts(answer):
     if len(answer) > MAX_ANSWER:
         raise _Later(f"an answer of over {MAX_ANSWER} bytes")
     try:
-        choices = json.loads(answer)["choices"]
-        messages = [choice["message"] for choice in choices]
+        messages = [choice["message"] for choice in json.loads(answer)["choices"]]
         contents = [_call(message) or message["content"] for message in messages]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except BROKEN:
         raise _Later("an answer that is no chat completion") from None
     if not contents:
         raise _Later("an answer without choices")
@@ -172,7 +168,7 @@ def _call(message):
     try:
         (call,) = message["tool_calls"]
         return toolbox.to_json({"tool": call["function"]["name"], "args": json.loads(call["function"]["arguments"])})
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except BROKEN:
         return None
 
 

@@ -1,16 +1,15 @@
 """More example requests, written by a model that is shown a few (Self-Instruct, Wang et al. 2023, arXiv:2212.10560).
 
-A teacher, behind an endpoint or on this machine, is shown some of a tool's examples and writes requests like them; then
-it is asked for the call to each, as for requests that nobody has labelled (teacher.py), several times. Of what it says,
-a request and its call are kept if
+A teacher is shown some of a tool's examples and writes requests like them; then it is asked for the call to each,
+several times, as for requests that nobody has labelled (toolformer.py). A request and its call are kept if
 
 1. the call is valid, calls the tool that the request was written for, and is no text for the user;
 2. at least m of the k samples are this call (`teacher.agree`, `teacher.samples`);
 3. every text and number of the call stands in the request, once: so what is exchanged later is known to be its value;
 4. the request is in other words than the examples, and than the others that are kept.
 
-Calls to a tool of one's own are not executed here, unlike those of the default tools: what it would do, nobody but its
-owner knows. What is kept goes into training only; the test is of sentences and calls that a person wrote.
+Nothing is executed: what a tool of one's own would do, nobody but its owner knows. What is kept goes into training
+only; the test is of sentences and calls that a person wrote.
 """
 
 import json
@@ -22,19 +21,14 @@ from pathlib import Path
 import tools as toolbox
 from playground.data import slots
 from playground.data.teacher import asking, toolformer
-from playground.data.teacher.endpoint import EndpointTeacher
 from playground.run.errors import UserError
 
 STAGE = "03_finetune"  # the recipe's teacher where none was named: it writes calls, and no requests
 ROUNDS, SHOWN, WANTED = 8, 8, 10  # questions for each tool, examples shown in one, requests asked for in one
 LONGEST = 300  # characters of a request
 MOST = 40  # requests that are read from one answer
-SCHEMA = {
-    "type": "object",
-    "required": ["requests"],
-    "additionalProperties": False,
-    "properties": {"requests": {"type": "array", "items": {"type": "string"}}},
-}
+TEXTS = {"type": "array", "items": {"type": "string"}}
+SCHEMA = {"type": "object", "required": ["requests"], "additionalProperties": False, "properties": {"requests": TEXTS}}
 QUESTION = """These are requests for {name}: {description} Its arguments: {arguments}.
 {shown}
 Write {wanted} more such requests, one a line, each in other words and with other values. Say every value out."""
@@ -50,30 +44,14 @@ def wanted(settings):
     return bool(settings["teacher"]["url"]) or settings["teacher"]["model"] != STAGE
 
 
-class EndpointWriter(EndpointTeacher):
-    """Asks an endpoint for requests, instead of for calls."""
-
-    def __init__(self, settings, tools):
-        super().__init__(settings, tools, [])
-        self.schema = SCHEMA
-
-    def question(self, prompts, index):
-        asked = super().question(prompts, index)
-        return asked | {
-            "messages": [{"role": "user", "content": prompts[0]}],
-            "n": 1,
-            "max_tokens": LONGEST * 4,
-            "seed": self.seed + index,
-        }
-
-
-class LocalWriter(asking.LocalTeacher):
-    """Asks a model on this machine for requests: text, under no grammar."""
-
-    def __init__(self, settings, tools):
-        more = settings["generate"] | {"max_new_tokens": LONGEST}
-        super().__init__(settings | {"generate": more, "teacher": settings["teacher"] | {"samples": 1}}, tools, [])
-        self.grammar, self.examples = None, []
+def _writer(settings, tools):
+    """A teacher that writes requests: it is shown no labelled ones, and held to no call."""
+    most = LONGEST * 4 if settings["teacher"]["url"] else LONGEST
+    changed = {"generate": settings["generate"] | {"max_new_tokens": most}}
+    changed |= {"teacher": settings["teacher"] | {"samples": 1}}
+    writer = asking.teacher_for(settings | changed, tools, [])
+    writer.schema, writer.shown, writer.grammar = SCHEMA, [], None
+    return writer
 
 
 def more_examples(examples, tools, settings):
@@ -82,7 +60,7 @@ def more_examples(examples, tools, settings):
     Raises UserError for a teacher that is not there or cannot be reached, and where nothing that it writes is kept.
     """
     section, cache = settings["teacher"], Path(settings["output_dir"], toolformer.CACHE)
-    writer = (EndpointWriter if section["url"] else LocalWriter)(settings, tools)
+    writer = _writer(settings, tools)
     questions = list(_questions(examples, tools, settings["seed"]))
     answers = asking.ask_all(writer, [question for _, question in questions], cache)
     known, requests = {_plain(example["prompt"]) for example in examples}, []
@@ -95,7 +73,7 @@ def more_examples(examples, tools, settings):
         {"prompt": row["prompt"], "completion": toolbox.to_json(row["call"]), "meta": {"tool": row["call"]["tool"]}}
         for row in examples
     ]
-    labeller = (EndpointTeacher if section["url"] else asking.LocalTeacher)(settings, tools, rows)
+    labeller = asking.teacher_for(settings, tools, rows)
     samples = asking.ask_all(labeller, [request for _, request in requests], cache) if requests else []
     kept, left_out = keep(requests, samples, examples, tools, section)
     if not kept:
@@ -130,11 +108,10 @@ def requests_in(text):
         lines = text.split("\n")
     requests = []
     for line in lines[:MOST] if isinstance(lines, list) else ():
-        if not isinstance(line, str):
-            continue
-        line = re.sub(r"^\s{0,9}(?:[-*•]|\d{1,3}[.)])\s+", "", line[:1000]).strip().strip('"')
+        line = line[:1000] if isinstance(line, str) else ""
+        line = re.sub(r"^\s{0,9}(?:[-*•]|\d{1,3}[.)])\s+", "", line).strip().strip('"')
         readable = line.isprintable() and not line.endswith(":") and not line.startswith(("{", "[", "`"))
-        if 3 < len(line) <= LONGEST and readable and line == line.encode("utf-8", "replace").decode():
+        if 3 < len(line) <= LONGEST and readable:
             requests.append(" ".join(line.split()))
     return requests
 
@@ -142,17 +119,16 @@ def requests_in(text):
 def keep(requests, samples, examples, tools, settings):
     """(examples, {why: requests left out}) of [(tool, request)] and the samples of the call to each."""
     cues = slots.learn_cues([(example["prompt"], example["call"]) for example in examples])
-    wordings = {_shape(example["prompt"], example["call"], cues).wording for example in examples}
+    wordings = {slots.shape_of(example["prompt"], example["call"], cues).wording for example in examples}
     kept, left_out = [], Counter()
     for (tool, request), texts in zip(requests, samples, strict=True):
-        calls = Counter(call for text in texts if (call := toolformer._canonical(text, tools)))
-        calls = [(json.loads(text), count) for text, count in calls.most_common()]
+        calls = toolformer.sampled_calls(texts, tools)
         own = [(call, count) for call, count in calls if call["tool"] == tool]
         if not own:
             left_out[NO_CALL.format(tool=tool)] += 1
         elif own[0] != calls[0] or own[0][1] < settings["agree"]:
             left_out[DISAGREED.format(**settings)] += 1
-        elif (shape := _shape(request, own[0][0], cues)) and not _says_all(shape):
+        elif not (shape := slots.shape_of(request, own[0][0], cues)).says_all:
             left_out[UNSAID] += 1
         elif shape.wording in wordings:
             left_out[SAME_WORDS] += 1
@@ -160,15 +136,6 @@ def keep(requests, samples, examples, tools, settings):
             wordings.add(shape.wording)
             kept.append({"prompt": request, "call": own[0][0], "result": None, "answer": None})
     return kept, left_out
-
-
-def _shape(request, call, cues):
-    return slots.find(request, call["args"], slots.of_tool(cues, call["tool"]))
-
-
-def _says_all(shape):
-    said = {slot.path for slot in shape.slots}
-    return all(path in said for path, _ in slots.leaves(shape.args))
 
 
 def _plain(text):

@@ -1,9 +1,8 @@
 """Teacher mode: a model writes its own training data (Toolformer, Schick et al. 2023, arXiv:2302.04761).
 
 Toolformer reads plain text, lets a model put calls into it, and keeps a call if what it returned makes the text that
-follows likelier. The text here is a request and the answer that somebody gave to it, "What is 3 + 5?", "3 + 5 is 8.":
-no call is shown. The teacher sees the request alone and samples k calls for it; the answer serves to judge them. A
-call is kept when
+follows likelier. The text here is a request and the answer that somebody gave to it. The teacher sees the request alone
+and samples k calls for it; the answer serves to judge them. A call is kept when
 
 1. it is valid and executes without an error;
 2. at least m of the k samples are this call;
@@ -13,14 +12,12 @@ call is kept when
 What differs from the paper: the second filter is not in it. All tokens of the answer weigh the same, as a call comes
 before the answer and not in its middle. A result that repeats the call, as the receipt of `send_email`, makes the last
 two losses the same and every such call useless, so there the result's loss is compared with loss(answer) alone.
-`respond` returns nothing that the teacher did not write itself: it is the paper's "no call", and kept if it says what
-the answer says. And a request that comes without an answer, as those of a user's file may, passes the third filter
-unjudged, and is counted.
-
-The requests of the templates have their labels dropped, but their answers were made from the right call's result,
-and so tell more than the answers of real chats would. A call is executed as anywhere, but no email leaves stage 02.
+`respond` is the paper's "no call", and kept if it says what the answer says. A request that comes without an answer
+passes the third filter unjudged, and is counted. And the answers to the templates' requests were made from the right
+call's result, and so tell more than those of real chats would.
 """
 
+import contextlib
 import json
 import math
 from collections import Counter
@@ -29,10 +26,9 @@ from pathlib import Path
 import tools as toolbox
 from playground.data import templates
 from playground.data.imports import reading
-from playground.data.imports.conversation import BadRow, checked_call
+from playground.data.imports.conversation import BadRow, checked_call, writable
 from playground.data.steps import write_prompt
 from playground.data.teacher import asking
-from playground.data.teacher.endpoint import EndpointTeacher
 from playground.model import prompting
 from playground.run.errors import UserError
 
@@ -45,13 +41,10 @@ DISAGREED = "requests for which fewer than {agree} of {samples} samples are the 
 USELESS = "requests with no call that makes the answer likelier by {tau} nats a token"
 
 
-# ---- unlabelled requests: {"prompt", "answer": text or None, "meta"}
-
-
 def drop_label(record, tools):
-    """A templates record without its call: the request, and the answer that an assistant gave to it.
+    """An unlabelled request, {"prompt", "answer": text or None, "meta"}, from a templates record.
 
-    Phrasing and entities stay for the leak check; the teacher does not see them.
+    Phrasing and entities stay in its meta for the leak check; the teacher does not see them.
     """
     call = json.loads(record["completion"])
     if call["tool"] == "respond":
@@ -67,29 +60,20 @@ def read_requests(path):
 
     Bad rows are named on standard error. Raises UserError for a file that cannot be read or has too many of them.
     """
-    report, requests = reading.Report(path), []
-    for number, row in reading.rows(path, text=str(path).endswith(".txt")):
-        with report.row(f"{path}:{number}"):
-            if isinstance(row, BadRow):
-                raise row
-            row = {"prompt": row} if isinstance(row, str) else row
-            prompt, answer = (row.get("prompt"), row.get("answer")) if isinstance(row, dict) else (None, None)
-            _check_text(prompt, "prompt")
-            if answer is not None:
-                _check_text(answer, "answer")
-            requests.append({"prompt": " ".join(prompt.split()), "answer": answer, "meta": {}})
+    report = reading.Report(path)
+    requests = list(report.read(reading.rows(path, text=str(path).endswith(".txt")), _request))
     report.finish()
     return requests
 
 
-def _check_text(value, name):
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
-        raise BadRow(f"{name} is not a text of 1 to {MAX_TEXT} characters")
-    if not value.isascii() and value != value.encode("utf-8", "replace").decode("utf-8"):
-        raise BadRow(f"{name} has a lone surrogate, which is no text")
-
-
-# ---- samples -> records
+def _request(_, row):
+    row = {"prompt": row} if isinstance(row, str) else row
+    for name in ["prompt"] if row.get("answer") is None else ["prompt", "answer"]:
+        text = row.get(name)
+        if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
+            raise BadRow(f"{name} is not a text of 1 to {MAX_TEXT} characters")
+        writable(text, name)
+    return {"prompt": " ".join(row["prompt"].split()), "answer": row.get("answer"), "meta": {}}
 
 
 def add_records(requests, labelled, tools, settings):
@@ -98,7 +82,7 @@ def add_records(requests, labelled, tools, settings):
     Raises UserError for a teacher that is not there or cannot be reached, and where no call passes the filters.
     """
     section = settings["teacher"]
-    teacher = (EndpointTeacher if section["url"] else asking.LocalTeacher)(settings, tools, labelled)
+    teacher = asking.teacher_for(settings, tools, labelled)
     samples = asking.ask_all(teacher, [row["prompt"] for row in requests], Path(settings["output_dir"], CACHE))
     agreed, left_out = agreement(requests, samples, tools, section)
     if section["url"]:
@@ -124,10 +108,10 @@ def agreement(requests, samples, tools, settings):
     """
     candidates, left_out = [], Counter()
     for request, texts in zip(requests, samples, strict=True):
-        rows = []
-        for text, count in Counter(call for text in texts if (call := _canonical(text, tools))).most_common():
-            call = json.loads(text)
-            rows.append(request | {"call": call, "result": toolbox.execute(call, tools), "agree": count})
+        rows = [
+            request | {"call": call, "result": toolbox.execute(call, tools), "agree": count}
+            for call, count in sampled_calls(texts, tools)
+        ]
         executed = [row for row in rows if "error" not in row["result"]]
         agreed = [row for row in executed if row["agree"] >= settings["agree"]]
         if agreed:
@@ -137,13 +121,14 @@ def agreement(requests, samples, tools, settings):
     return candidates, left_out
 
 
-def _canonical(text, tools):
-    """The call that a sample holds as canonical JSON, or None: a sample is untrusted text."""
-    try:
-        call = toolbox.parse_call(text)
-        return toolbox.to_json(checked_call(call["tool"], call["args"], tools))
-    except (toolbox.ParseError, BadRow):
-        return None
+def sampled_calls(texts, tools):
+    """[(call, how many samples are it), ...] of the samples that are valid, the commonest first."""
+    calls = Counter()
+    for text in texts:
+        with contextlib.suppress(toolbox.ParseError, BadRow):
+            call = toolbox.parse_call(text)
+            calls[toolbox.to_json(checked_call(call["tool"], call["args"], tools))] += 1
+    return [(json.loads(text), count) for text, count in calls.most_common()]
 
 
 def filter_by_loss(candidates, model, tokenizer, settings):
@@ -173,14 +158,9 @@ def filter_by_loss(candidates, model, tokenizer, settings):
 def _gain(row):
     """How much likelier the result makes the answer, in nats a token; infinite where nothing need be judged."""
     if "loss" in row:
-        without = row["loss"]["none"] if _is_receipt(row) else min(row["loss"]["none"], row["loss"]["call"])
-        return without - row["loss"]["result"]
+        loss, receipt = row["loss"], all(value in row["result"].values() for value in row["call"]["args"].values())
+        return (loss["none"] if receipt else min(loss["none"], loss["call"])) - loss["result"]
     return math.inf if row["answer"] is None or _plain(row["answer"]) == _plain(row["result"]["message"]) else -math.inf
-
-
-def _is_receipt(row):
-    """Whether the result repeats every argument of the call."""
-    return all(value in row["result"].values() for value in row["call"]["args"].values())
 
 
 def _plain(text):
@@ -215,17 +195,14 @@ def to_records(kept, tools):
     records, calls = [], 0
     for index, row in enumerate(kept):
         call, identity = row["call"], f"teacher-{index:06d}"
-        scores = row["meta"] | {"agree": row["agree"], "loss": row["loss"]}
-        records.append(_record(identity, row["prompt"], call, scores, turn=1))
+        turns = [(identity, row["prompt"], call)]
         calls += call["tool"] != "respond"
         answers = call["tool"] != "respond" and "respond" in tools and row["answer"] is not None
         if answers and calls % SECOND_TURN == 0:
-            prompt = toolbox.with_results(row["prompt"], [(call, row["result"])])
             answer = {"tool": "respond", "args": {"message": row["answer"]}}
-            records.append(_record(f"{identity}.1", prompt, answer, scores, turn=2))
+            turns.append((f"{identity}.1", toolbox.with_results(row["prompt"], [(call, row["result"])]), answer))
+        for turn, (name, prompt, said) in enumerate(turns, 1):
+            meta = row["meta"] | {"agree": row["agree"], "loss": row["loss"], "tool": said["tool"], "turn": turn}
+            record = {"id": name, "prompt": prompt, "completion": toolbox.to_json(said)}
+            records.append(record | {"source": "teacher", "meta": meta})
     return records
-
-
-def _record(identity, prompt, call, meta, turn):
-    completion, meta = toolbox.to_json(call), meta | {"tool": call["tool"], "turn": turn}
-    return {"id": identity, "prompt": prompt, "completion": completion, "source": "teacher", "meta": meta}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import tools as toolbox
 from playground.data import sources, writing
 from playground.data.exports import EXPORTS
-from playground.data.imports import calls, conversation, formats, python_calls, reading, records
+from playground.data.imports import calls, chats, conversation, formats, reading, records
 from playground.data.imports.conversation import BadRow, ToolSet
 from playground.run import recipe
 from playground.run.errors import UserError
@@ -412,7 +412,7 @@ def test_a_call_that_cannot_be_read_is_refused_and_not_left_out():
     ],
 )
 def test_pythons_calls_are_read(text, expected):
-    assert python_calls.read_calls(text, ["Weather (v2)"]) == expected
+    assert chats.read_calls(text, ["Weather (v2)"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_pythons_calls_are_read(text, expected):
 )  # fmt: skip
 def test_what_is_no_list_of_calls_is_refused(text):
     with pytest.raises(BadRow):
-        python_calls.read_calls(text)
+        chats.read_calls(text)
 
 
 # ---- what is refused is counted and said
@@ -548,4 +548,4 @@ def test_a_chat_of_thousands_of_turns_is_refused_before_its_records_fill_the_mem
 )  # fmt: skip
 def test_looking_for_calls_takes_time_that_grows_with_the_text(text):
     assert seconds(lambda: calls.looks_like(text, {"x"})) < 2
-    assert seconds(lambda: python_calls.read_calls(text, ["x"])) < 2
+    assert seconds(lambda: chats.read_calls(text, ["x"])) < 2

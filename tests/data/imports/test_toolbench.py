@@ -9,7 +9,7 @@ import pytest
 
 import tools as toolbox
 from playground.data import sources
-from playground.data.imports import toolbench
+from playground.data.imports import conversation, toolbench
 from playground.data.imports.conversation import BadRow, ToolSet
 from playground.data.steps import read_prompt
 from playground.run import recipe
@@ -74,9 +74,9 @@ def load(tmp_path, *rows):
 @needs_toolbench
 def test_every_real_file_imports_and_every_call_validates_against_its_produced_schema():
     records, tools, report, files = toolbench.load(TOOLBENCH)
-    assert len(files) == report.rows == len(report.per_file) == 12 and not report.reasons
-    made = {name: count for name, count in report.per_file.items() if count}
-    assert sorted(made.values()) == [3, 3, 4, 4, 4, 5] and len(records) == 23
+    assert len(files) == report.rows == 12 and not report.reasons
+    made = Counter(record["id"].partition(".")[0] for record in records)
+    assert sorted(made.values()) == [3, 3, 4, 4, 4, 5]
     for record in records:
         calls = [json.loads(record["completion"]), *(step[1] for step in read_prompt(record["prompt"])[1:])]
         assert not any(toolbox.validate_call(call, tools) for call in calls), record
@@ -181,6 +181,6 @@ def test_a_conversation_takes_time_that_grows_with_its_text(text):
         {"from": "assistant", "value": f"Action:{text}"},
     ]
     begin = time.perf_counter()
-    with contextlib.suppress(BadRow):
-        toolbench._conversation({"conversations": turns}, "a", ToolSet(), Counter())
+    with contextlib.suppress(BadRow), conversation.in_form():
+        toolbench._conversation("a", ToolSet(), Counter(), 1, {"conversations": turns})
     assert time.perf_counter() - begin < 2
