@@ -78,7 +78,7 @@ test-slow: .venv/installed-dev
 
 bench: .venv/installed-dev
 	@printf '# Benchmarks\n\nBy `make bench`. The claims are ratios; times are for orientation.\n\n```text\n' > bench/results.new
-	@(date +%F; lscpu | grep "Model name"; $(RUN) -c "import torch; print(torch.get_num_threads(), 'threads')"; \
+	@(date +%F; lscpu 2>/dev/null | grep "Model name"; $(RUN) -c "import torch; print(torch.get_num_threads(), 'threads')"; \
 	  .venv/bin/pip freeze | grep -E '^(torch|transformers|trl|xgrammar|llguidance)=='; echo) >> bench/results.new
 	$(RUN) bench/processors.py >> bench/results.new
 	$(RUN) bench/generation.py --sft $(OUT)/03_finetune/model >> bench/results.new

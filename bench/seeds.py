@@ -89,12 +89,14 @@ def cell(cells):
 def main():
     parser = command_line(__doc__, "seeds", (0, 1, 2))
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--times", type=Path, help="a finished run with nothing beside it, whose times are recorded")
     parser.add_argument("--without", nargs="+", default=[], help="stages that are not run, such as 06_dpo")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
     grids = [read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
     stages = [script.stem for script in SCRIPTS if script.stem not in options.without]
-    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in runs]
+    timed = [options.times] if options.times else runs
+    manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in timed]
     compared = {name: step for name, step in STEPS.items() if all(model in grids[0]["test"] for model, _ in step)}
     record = record_of(options)
     if record == readme.RECORDED:
@@ -119,7 +121,7 @@ def main():
         "answers": answers(runs[0]),
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in stages},
         "peak_memory_mb": {
-            stage: [read_json(run / stage / "metrics.json")["peak_memory_mb"] for run in runs]
+            stage: [read_json(run / stage / "metrics.json")["peak_memory_mb"] for run in timed]
             for stage in TRAINING
             if stage in stages
         },

@@ -30,6 +30,12 @@ KEPT = (
 )  # benchmarks of learning, bench/NAME.md
 RECORDED = ROOT / "bench" / "seeds.json"
 MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
+# Parameters and what is fetched, of the models that the page offers.
+SIZES = {
+    "embedded": ("7.5 million", "none"),
+    "SmolLM2": ("135 million", "93 MB"),
+    "distilgpt2": ("82 million", "353 MB"),
+}
 PICTURES = {"light": ROOT / "bench" / "ladder.png", "dark": ROOT / "bench" / "ladder-dark.png"}
 INKS = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}  # GitHub's paper and text
 COLUMNS = {
@@ -44,6 +50,7 @@ STEPS = {
     "SFT, constrained": ("sft", "constrained"),
     "SFT, grounded": ("sft", "grounded"),
     "from mistakes (DPO)": ("dpo", "free"),
+    "DPO, grounded": ("dpo", "grounded"),
     "from a reward (PPO)": ("ppo", "free"),
     "PPO, grounded": ("ppo", "grounded"),
 }
@@ -90,11 +97,27 @@ def minutes(found):
     """How long the sequence took for each model of which all of it is recorded, as a sentence."""
     said = []
     for name, recorded in found.items():
-        if "07_ppo" not in recorded["seconds"]:
-            continue
-        wholes = [sum(seconds) / 60 for seconds in zip(*recorded["seconds"].values(), strict=True)]
-        said.append(f"{mean(wholes):.0f} minutes with the {name} model ({recorded['machine']})")
-    return f"The whole sequence took {' and '.join(said)}."
+        if "07_ppo" in recorded["seconds"]:
+            said.append(f"{sum(map(mean, recorded['seconds'].values())) / 60:.0f} minutes with the {name} model")
+    return f"The whole sequence took {' and '.join(said)}, on {found['embedded']['machine']}."
+
+
+def models(found):
+    """What the recorded models are and cost, and what they have learned."""
+    rows = []
+    for name, (parameters, download) in SIZES.items():
+        row = {"": name, "weights": parameters, "download": download}
+        recorded = found.get(name)
+        memory = max((max(peaks) for peaks in recorded["peak_memory_mb"].values()), default=0) if recorded else 0
+        row["memory"] = f"{memory / 1000:.1f} GB" if memory else "-"
+        whole = recorded and sum(map(mean, recorded["seconds"].values())) / 60
+        row["minutes"] = f"{whole:.0f}" if whole else "-"
+        for column in ("exact call", "exact, by hand"):
+            split, metric = COLUMNS[column]
+            cells = recorded and recorded["splits"][split]["sft"]["grounded"]
+            row[column] = tables.rate(mean_and_range(cells[metric]), bounds=False) if cells else "-"
+        rows.append(row)
+    return tables.table(rows, rows[0])
 
 
 # ---- docs/results.md
@@ -147,15 +170,17 @@ def costs(recorded):
         rows.append(
             {
                 "stage": stage,
-                "seconds": f"{mean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})",
+                "seconds": _seconds(seconds),
                 "peak memory": f"{max(memory) / 1000:.1f} GB" if memory else "",
             }
         )
     whole = [sum(seconds) for seconds in zip(*recorded["seconds"].values(), strict=True)]
-    rows.append(
-        {"stage": "together", "peak memory": "", "seconds": f"{mean(whole):.0f} ({min(whole):.0f} to {max(whole):.0f})"}
-    )
+    rows.append({"stage": "together", "peak memory": "", "seconds": _seconds(whole)})
     return tables.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
+
+
+def _seconds(runs):
+    return f"{mean(runs):.0f}" + (f" ({min(runs):.0f} to {max(runs):.0f})" if len(runs) > 1 else "")
 
 
 def each(part):
@@ -238,7 +263,7 @@ def draw(found, shade):
 def filled(text):
     """A page's text with every generated part made anew. Raises UserError for a part that nothing makes."""
     parts = {
-        "summary": summary, "minutes": minutes, "answers": answers,
+        "summary": summary, "minutes": minutes, "models": models, "answers": answers,
         "results": each(results), "differences": each(differences), "failures": each(failures), "costs": each(costs),
         "settings": lambda _: recipe.table(),
         **{name: lambda _, name=name: kept(name) for name in KEPT},
