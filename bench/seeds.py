@@ -1,8 +1,7 @@
 """The results over several seeds: what README.md and docs/ show.
 
-    python bench/seeds.py --seeds 0 1 2 --out outputs/seeds
-    python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2
-    python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2 --seeds 0 --without 06_dpo 07_ppo
+    python bench/seeds.py --seeds 0 1 2 --times outputs
+    python bench/seeds.py --model smollm2 --out outputs/seeds-smollm2 --seeds 0
     python -m playground readme
 
 Runs the sequence once for each seed, each into a folder of its own (a stage that is there is not run again), and writes
@@ -29,6 +28,7 @@ STEPS = {
     "DPO, beside SFT": (("sft", "free"), ("dpo", "free")),
     "PPO, beside SFT": (("sft", "free"), ("ppo", "free")),
     "PPO, beside DPO": (("dpo", "free"), ("ppo", "free")),
+    "DPO grounded, beside DPO": (("dpo", "free"), ("dpo", "grounded")),
     "PPO grounded, beside PPO": (("ppo", "free"), ("ppo", "grounded")),
 }
 RESAMPLES = 10_000
@@ -40,8 +40,7 @@ def run_seed(seed, options):
     """The output folder of one seed, with every stage in it."""
     output_dir = options.out / f"seed-{seed}"
     for script in SCRIPTS:
-        if script.stem not in options.without:
-            run(script.stem, output_dir, "--seed", seed, "--model", options.model, *options.flags)
+        run(script.stem, output_dir, "--seed", seed, "--model", options.model, *options.flags)
     return output_dir
 
 
@@ -64,8 +63,6 @@ def answers(output_dir):
     requests = [row["request"] for row in read_jsonl(readme.ROOT / "configs" / "requests.jsonl")]
     found = {request: {} for request in requests}
     for name, stage in MODELS.items():
-        if stage and not (output_dir / stage).exists():
-            continue
         answerer = Answerer(output_dir, stage)
         for way in ("free", "grounded") if name in ("base", "ppo") else ("free",):
             for request, completion in zip(requests, answerer(requests, way, temperature=0.0), strict=True):
@@ -90,14 +87,12 @@ def main():
     parser = command_line(__doc__, "seeds", (0, 1, 2))
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--times", type=Path, help="a finished run with nothing beside it, whose times are recorded")
-    parser.add_argument("--without", nargs="+", default=[], help="stages that are not run, such as 06_dpo")
     options = parser.parse_args()
     runs = [run_seed(seed, options) for seed in options.seeds]
     grids = [read_json(run / "08_evaluate" / "metrics.json")["splits"] for run in runs]
-    stages = [script.stem for script in SCRIPTS if script.stem not in options.without]
+    stages = [script.stem for script in SCRIPTS]
     timed = [options.times] if options.times else runs
     manifests = [{stage: artifacts.read_manifest(run, stage) for stage in stages} for run in timed]
-    compared = {name: step for name, step in STEPS.items() if all(model in grids[0]["test"] for model, _ in step)}
     record = record_of(options)
     if record == readme.RECORDED:
         for name, stage in CURVES.items():
@@ -116,14 +111,12 @@ def main():
             for split, models in grids[0].items()
         },
         "differences": {
-            split: {name: paired(runs, split, *step) for name, step in compared.items()} for split in grids[0]
+            split: {name: paired(runs, split, *step) for name, step in STEPS.items()} for split in grids[0]
         },
         "answers": answers(runs[0]),
         "seconds": {stage: [run[stage]["seconds"] for run in manifests] for stage in stages},
         "peak_memory_mb": {
-            stage: [read_json(run / stage / "metrics.json")["peak_memory_mb"] for run in timed]
-            for stage in TRAINING
-            if stage in stages
+            stage: [read_json(run / stage / "metrics.json")["peak_memory_mb"] for run in timed] for stage in TRAINING
         },
     }
     write_json(record, recorded)
