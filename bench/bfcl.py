@@ -1,7 +1,6 @@
 """The Berkeley leaderboard's requests, each of which brings tools of its own. How many calls are right, and how wrong?
 
     python bench/bfcl.py DIR --models smollm2 outputs-smollm2 outputs/unseen_tools/seed-0/listed
-    python -m playground readme
 
 DIR: berkeley-function-call-leaderboard/bfcl_eval/data of github.com/ShishirPatil/gorilla, or a folder with some of its
 files. A model is a name, or an output folder, whose stage 03 is asked. One that has learned to read lists of tools
@@ -60,25 +59,24 @@ def grammar(row, category, tokenizer, decoding):
     return found.grounded(row["request"]) if decoding == "grounded" else found
 
 
-def answer(rows, category, decoding, tokenizer, model, settings):
-    """[calls, or None for an output that holds none] of the rows; a row without a grammar is answered freely."""
-    grammars, prompts = {}, []
+def judge(rows, category, decoding, tokenizer, model, settings):
+    """What is wrong with the calls of each row, or None; a schema that the grammar does not know counts as wrong."""
+    grammars, prompts = {}, {}
     for row in rows:
         listed = {name: tool for name, tool in bfcl.tools_of(row).items() if name != "respond"}
         reads_lists = settings["dataset"]["list_tools"]
         prompt = toolbox.with_results(row["request"], [], listed) if reads_lists else bfcl.prompt_of(row, category)
-        prompts.append(prompt)
         try:
             grammars[prompt] = grammar(row, category, tokenizer, decoding)
+            prompts[row["id"]] = prompt
         except UserError as error:
-            print(f"{row['id']} is answered freely: {error}")
-    texts = {}
-    for bound in (True, False):  # those with a grammar, and those without
-        asked = [prompt for prompt in dict.fromkeys(prompts) if bool(grammars.get(prompt)) is bound]
-        if asked:
-            how = {"grammar": grammars.__getitem__ if bound else None, "temperature": 0.0, "progress": category}
-            texts |= dict(zip(asked, generation.generate(model, tokenizer, asked, settings, **how), strict=True))
-    return [bfcl.read_calls(texts[prompt].text) for prompt in prompts]
+            print(f"{row['id']}: {error}")
+    how = {"grammar": None if decoding == "free" else grammars.__getitem__, "temperature": 0.0, "progress": category}
+    answers = generation.generate(model, tokenizer, list(prompts.values()), settings, **how)
+    calls = {name: bfcl.read_calls(answer.text) for name, answer in zip(prompts, answers, strict=True)}
+    return [
+        bfcl.check(row, category, calls[row["id"]]) if row["id"] in calls else "grammar_unsupported" for row in rows
+    ]
 
 
 def table(results):
@@ -104,16 +102,9 @@ if __name__ == "__main__":
     for name in options.models:
         tokenizer, model, settings = load(name)
         settings["generate"]["max_new_tokens"] = MAX_NEW_TOKENS
+        how = tokenizer, model, settings
         results[name] = {
-            decoding: {
-                category: [
-                    bfcl.check(row, category, calls)
-                    for row, calls in zip(
-                        rows, answer(rows, category, decoding, tokenizer, model, settings), strict=True
-                    )
-                ]
-                for category, rows in asked.items()
-            }
+            decoding: {category: judge(rows, category, decoding, *how) for category, rows in asked.items()}
             for decoding in DECODINGS
         }
     keep("bfcl", table(results))
