@@ -8,7 +8,6 @@ PYTHON ?= python3
 MODEL ?= embedded
 OUT ?= outputs$(if $(filter-out embedded,$(MODEL)),-$(subst /,-,$(MODEL)))
 CONFIG ?= configs/default.json
-GPT2 ?= ../shared/gpt2-tokenizer
 RUN = .venv/bin/python
 FLAGS = --config $(CONFIG) --model $(MODEL) --output-dir $(OUT) $(ARGS)
 SHARED = tools.py $(wildcard playground/*.py playground/run/*.py playground/model/*.py playground/judge/*.py) \
@@ -82,8 +81,8 @@ bench: .venv/installed-dev
 	  .venv/bin/pip freeze | grep -E '^(torch|transformers|trl|xgrammar|llguidance)=='; echo) >> bench/results.new
 	$(RUN) bench/processors.py >> bench/results.new
 	$(RUN) bench/generation.py --sft $(OUT)/03_finetune/model >> bench/results.new
-	$(if $(wildcard $(GPT2)),$(RUN) bench/grammar.py --tokenizer $(GPT2) >> bench/results.new)
-	$(if $(wildcard $(GPT2)),$(RUN) bench/training.py --tokenizer $(GPT2) >> bench/results.new)
+	$(if $(GPT2),$(RUN) bench/grammar.py --tokenizer $(GPT2) >> bench/results.new)
+	$(if $(GPT2),$(RUN) bench/training.py --tokenizer $(GPT2) >> bench/results.new)
 	@echo '```' >> bench/results.new
 	@mv bench/results.new bench/results.md
 	@cat bench/results.md
