@@ -30,12 +30,7 @@ KEPT = (
 )  # benchmarks of learning, bench/NAME.md
 RECORDED = ROOT / "bench" / "seeds.json"
 MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
-# Parameters and what is fetched, of the models that the page offers.
-SIZES = {
-    "embedded": ("7.5 million", "none"),
-    "SmolLM2": ("135 million", "93 MB"),
-    "distilgpt2": ("82 million", "353 MB"),
-}
+SIZES = {"embedded": ("7.5 million", "none"), "SmolLM2": ("135 million", "93 MB")}  # parameters, what is fetched
 PICTURES = {"light": ROOT / "bench" / "ladder.png", "dark": ROOT / "bench" / "ladder-dark.png"}
 INKS = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}  # GitHub's paper and text
 COLUMNS = {
@@ -103,19 +98,16 @@ def minutes(found):
 
 
 def models(found):
-    """What the recorded models are and cost, and what they have learned."""
+    """What the recorded models are and need, and what they have learned."""
     rows = []
-    for name, (parameters, download) in SIZES.items():
-        row = {"": name, "weights": parameters, "download": download}
-        recorded = found.get(name)
-        memory = max((max(peaks) for peaks in recorded["peak_memory_mb"].values()), default=0) if recorded else 0
-        row["memory"] = f"{memory / 1000:.1f} GB" if memory else "-"
-        whole = recorded and sum(map(mean, recorded["seconds"].values())) / 60
-        row["minutes"] = f"{whole:.0f}" if whole else "-"
+    for name, recorded in found.items():
+        parameters, download = SIZES[name]
+        memory = max(max(peaks) for peaks in recorded["peak_memory_mb"].values())
+        row = {"": name, "weights": parameters, "download": download, "memory": f"{memory / 1000:.1f} GB"}
         for column in ("exact call", "exact, by hand"):
             split, metric = COLUMNS[column]
-            cells = recorded and recorded["splits"][split]["sft"]["grounded"]
-            row[column] = tables.rate(mean_and_range(cells[metric]), bounds=False) if cells else "-"
+            seeds = recorded["splits"][split]["sft"]["grounded"][metric]
+            row[column] = tables.rate(mean_and_range(seeds), bounds=False)
         rows.append(row)
     return tables.table(rows, rows[0])
 
