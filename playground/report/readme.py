@@ -81,20 +81,17 @@ def summary(found):
         for name, recorded in found.items():
             for column in ("schema valid", "exact call", "exact, by hand"):
                 split, metric = COLUMNS[column]
-                cells = recorded["splits"][split].get(model)  # a stage may not have been run
-                value = mean_and_range(cells[decoding][metric]) if cells else None
+                value = mean_and_range(recorded["splits"][split][model][decoding][metric])
                 row[f"{name}: {column}" if len(found) > 1 else column] = tables.rate(value, bounds=False)
         rows.append(row)
     return tables.table(rows, list(rows[0]))
 
 
 def minutes(found):
-    """How long the sequence took for each model of which all of it is recorded, as a sentence."""
-    said = []
-    for name, recorded in found.items():
-        if "07_ppo" in recorded["seconds"]:
-            said.append(f"{sum(map(mean, recorded['seconds'].values())) / 60:.0f} minutes with the {name} model")
-    return f"The whole sequence took {' and '.join(said)}, on {found['embedded']['machine']}."
+    """How long the sequence took for each recorded model, as a sentence."""
+    took = {name: sum(map(mean, recorded["seconds"].values())) / 60 for name, recorded in found.items()}
+    said = " and ".join(f"{whole:.0f} minutes with the {name} model" for name, whole in took.items())
+    return f"The whole sequence took {said}, on {found['embedded']['machine']}."
 
 
 def models(found):
@@ -142,7 +139,7 @@ def differences(recorded):
 def failures(recorded):
     """How the wrong outputs to the test are wrong: each kind's share of the requests, mean over the seeds."""
     models = recorded["splits"]["test"]
-    cells = {tables.row_name(*name): models[name[0]][name[1]] for name in WRONG if name[0] in models}
+    cells = {tables.row_name(*name): models[name[0]][name[1]] for name in WRONG}
     rows = []
     for kind in scoring.FAILURES:
         found = {
@@ -224,21 +221,16 @@ def draw(found, shade):
     from matplotlib.figure import Figure
 
     paper, ink = INKS[shade]
-    run = {
-        name: {step: of for step, of in STEPS.items() if of[0] in recorded["splits"]["test"]}
-        for name, recorded in found.items()
-    }
-    counts = [len(steps) for steps in run.values()]
-    figure = Figure(figsize=(4.8, 0.6 + 0.4 * sum(counts)), layout="constrained", facecolor=paper)
-    panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=counts).flatten()
+    figure = Figure(figsize=(4.8, 0.6 + 0.4 * len(STEPS) * len(found)), layout="constrained", facecolor=paper)
+    panels = figure.subplots(len(found), 1, squeeze=False).flatten()
     for axis, (name, recorded) in zip(panels, found.items(), strict=True):
-        for place, (model, decoding) in enumerate(run[name].values()):
+        for place, (model, decoding) in enumerate(STEPS.values()):
             for split, height, shift in (("test", 0.44, -0.2), ("test_wild", 0.3, 0.2)):
                 seeds = mean_and_range(recorded["splits"][split][model][decoding]["exact_call"])
                 share = seeds["value"]
                 axis.barh(place + shift, share, height, color=plots.colour(model), alpha=1 if split == "test" else 0.5)
                 axis.text(share + 0.015, place + shift, f"{share:.0%}", va="center", color=ink, fontsize=8)
-        axis.set_yticks(range(len(run[name])), run[name], color=ink, fontsize=10)
+        axis.set_yticks(range(len(STEPS)), STEPS, color=ink, fontsize=10)
         axis.set(xlim=(0, 1.08), xticks=[])
         axis.set_title(f"{name} model: exact calls", color=ink, fontsize=11, loc="left")
         axis.invert_yaxis()

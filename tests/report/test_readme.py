@@ -62,18 +62,6 @@ def test_a_second_model_gets_columns_and_panels_of_its_own():
     assert len(readme.draw(both, "dark").axes) == 2
 
 
-def test_a_model_whose_later_stages_were_not_run_has_a_column_all_the_same():
-    recorded = read_json(readme.RECORDED)
-    for cells in recorded["splits"].values():
-        del cells["dpo"], cells["ppo"]
-    del recorded["seconds"]["07_ppo"]
-    found = {"embedded": read_json(readme.RECORDED), "other": recorded}
-    *_, last = readme.summary(found).splitlines()
-    assert last.rstrip("| ").endswith("-") and "%" in last
-    assert "other" not in readme.minutes(found)
-    assert readme.draw(found, "light")
-
-
 def test_the_answers_of_every_stage_are_shown_a_line_each():
     said = readme.answers({"embedded": {"answers": {"Hello!": {"base": "x" * 500 + "\nmore", "sft": ""}}}})
     assert "Hello!   (embedded)" in said and max(map(len, said.split("\n"))) < 130
