@@ -83,6 +83,7 @@ def generate(
 
     if len(prompts) > 1:
         hardware.release_freed()  # of the training before
+        model = weights.for_generation(model, settings)
     completions = dict(parallel.gather(answer) if in_shares else answer())
     if len(prompts) > 1:
         hardware.release_freed()

@@ -4,12 +4,31 @@ import contextlib
 import copy
 import os
 
-from playground.run import parallel
+from playground.run import hardware, parallel
+
+LARGE = 5e7  # weights from which on reading them in bfloat16 pays; models of 7.5 million gain nothing
 
 
 def is_sharded(model):
     """Whether several processes hold a part of the model's weights each (FSDP)."""
     return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def for_generation(model, settings):
+    """The model, or its copy in bfloat16 where a CPU then answers sooner: SmolLM2 takes 0.6 of the time.
+
+    Only where the recipe leaves the dtype open. What is computed once, such as rotary frequencies, stays in float32.
+    """
+    import torch
+
+    bare = getattr(model, "module", model)  # what DDP has wrapped
+    weights = list(bare.parameters())
+    fast = model.device.type == "cpu" and hardware.has_bf16() and not is_sharded(model)
+    if not fast or settings["model"]["dtype"] != "auto" or sum(map(torch.numel, weights)) < LARGE:
+        return model
+    # What deepcopy finds in its memo is not copied. Weights without gradients would be multiplied row by row.
+    memo = {id(weight): torch.nn.Parameter(weight.detach().bfloat16()) for weight in weights}
+    return copy.deepcopy(bare, memo)
 
 
 def save(model, folder):

@@ -6,8 +6,8 @@ import torch
 
 import tools as toolbox
 from playground import grammar
-from playground.model import decoding, generation, loading, prompting
-from playground.run import recipe
+from playground.model import decoding, generation, loading, prompting, weights
+from playground.run import hardware, recipe
 from playground.run.errors import UserError
 from tests.conftest import save_random_model
 
@@ -36,6 +36,21 @@ def test_a_batch_gives_what_each_request_gives_alone(random_model, tokenizer):
     together = generation.generate(random_model, tokenizer, twice, settings(max_new_tokens=12, batch_size=4))
     alone = [generation.generate(random_model, tokenizer, [prompt], settings(max_new_tokens=12))[0] for prompt in twice]
     assert together == alone
+
+
+def test_a_large_model_answers_from_a_copy_in_bfloat16_where_that_is_faster(random_model, tokenizer, monkeypatch):
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    assert weights.for_generation(random_model, settings()) is random_model  # it is small
+    monkeypatch.setattr(weights, "LARGE", 1)
+    assert weights.for_generation(random_model, recipe.load(None, [("model.dtype", "float32")])) is random_model
+    copied = weights.for_generation(random_model, settings())
+    assert {weight.dtype for weight in copied.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in random_model.parameters()} == {torch.float32}
+    for ours, theirs in zip(random_model.parameters(), copied.parameters(), strict=True):
+        assert torch.equal(ours.bfloat16(), theirs)
+    assert [buffer.dtype for buffer in copied.buffers()] == [buffer.dtype for buffer in random_model.buffers()]
+    answers = [generation.generate(model, tokenizer, PROMPTS, settings()) for model in (random_model, copied)]
+    assert answers[0] == answers[1]
 
 
 def test_greedy_generation_is_what_transformers_generates(random_model, tokenizer):
