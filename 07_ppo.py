@@ -6,30 +6,27 @@
 
 Nobody shows the model the right calls to these requests. It samples several answers to each (it is the *policy*), every
 call is executed and paid for its outcome, and what was paid better than expected becomes more probable, the rest less.
-Every few updates the policy answers the validation requests; the one with the best mean reward is kept.
+The model with the best mean reward on the validation requests is kept.
 
 Writes outputs/07_ppo/: the model, metrics.json, log.jsonl, ppo.png, manifest.json. Next: 08_evaluate.py
 """
 
-import copy
 import random
 import time
-from collections import Counter
-from contextlib import nullcontext
-from statistics import fmean as mean
-from statistics import pstdev
+from collections import Counter, defaultdict
+from statistics import fmean, pstdev
 
 from playground.judge import scoring
 from playground.model import decoding, generation, likelihood, loading, prompting, weights
+from playground.model.learner import Learner
+from playground.model.likelihood import masked_mean, whiten
 from playground.report import tables, training
 from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
 from playground.run.files import later_files, read_requests
 
 STAGE = "07_ppo"
-LABELLED = 32  # of SFT's records, that a step reads
 GAMMA = 1.0  # answers are short: what is paid at their end is worth as much at their beginning
-SHOWN = 3  # sampled requests in the table that a person watches
 
 
 # ---- the algorithm
@@ -44,23 +41,23 @@ def reward_of(completion, record, tools, paid):
 def compare(answers):
     """[(request, Completion, how much better it was paid than the request's answers on average)].
 
-    In standard deviations of what they were paid (GRPO, arXiv:2402.03300): a request on which little can be won counts
-    like one on which much can, or the policy would learn to make the well-paid call everywhere. Where all answers were
-    paid alike there is nothing to learn, and they are left out (dynamic sampling, arXiv:2503.14476).
+    In standard deviations (GRPO, arXiv:2402.03300): a request on which little can be won counts like one on which much
+    can, or the policy would learn to make the well-paid call everywhere. Where all answers were paid alike there is
+    nothing to learn, and they are left out (dynamic sampling, arXiv:2503.14476).
     """
-    paid = {}
+    paid, compared = defaultdict(list), []
     for record, _, reward in answers:
-        paid.setdefault(record["prompt"], []).append(reward["mean"])
-    return [(record, completion, (reward["mean"] - mean(all_paid)) / pstdev(all_paid))
-            for record, completion, reward in answers if len(set(all_paid := paid[record["prompt"]])) > 1]  # fmt: skip
+        paid[record["prompt"]].append(reward["mean"])
+    for record, completion, reward in answers:
+        if spread := pstdev(paid[record["prompt"]]):
+            compared.append((record, completion, (reward["mean"] - fmean(paid[record["prompt"]])) / spread))
+    return compared
 
 
 def estimate_advantages(rewards, values, mask, gamma, gae_lambda):
     """GAE (arXiv:1506.02438, eq. 16), backwards over the columns; rewards, values, mask and result: (rows, T)."""
-    import torch
-
     values = values * mask  # padding comes after the end, where there is nothing to come
-    advantages, following, next_value = torch.zeros_like(rewards), 0.0, 0.0
+    advantages, following, next_value = rewards.clone(), 0.0, 0.0
     for t in reversed(range(rewards.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         following = (delta + gamma * gae_lambda * following) * mask[:, t]
@@ -91,93 +88,22 @@ def ppo_loss(log_probs, values, batch, ppo, tokens=None):
     return policy_loss + ppo["value_coef"] * value_loss, watched
 
 
-def masked_mean(tensor, mask, count=None):
-    """The mean over the tokens where mask is 1; with a larger count of tokens, this part's share of their mean."""
-    return (tensor * mask).sum() / (mask.sum() if count is None else count)
-
-
-def whiten(tensor, mask):
-    """The tensor shifted and scaled to mean 0 and variance 1 over the tokens where mask is 1."""
-    tokens = tensor[mask == 1]
-    return (tensor - tokens.mean()) / (tokens.var(correction=0) + 1e-8).sqrt()
-
-
-# ---- one update
-
-
-class Learner:
-    """The policy, its value head and the optimizer of both.
-
-    reference: the model that the policy started from. average: a moving average of the policy's weights, which single
-    updates move little (arXiv:2406.16768); it is what is validated and kept. labelled: SFT's records, encoded.
-    """
-
-    def __init__(self, policy, tokenizer, settings, records):
-        import torch
-
-        use_lora = settings["model"]["use_lora"]
-        self.reference = None if use_lora else copy.deepcopy(policy).requires_grad_(False)  # else the adapter is off
-        self.policy, self.tokenizer = weights.add_lora(policy, settings).eval() if use_lora else policy, tokenizer
-        self.average = copy.deepcopy(self.policy)
-        self.averaged = [parameter for parameter in self.average.parameters() if parameter.requires_grad]
-        self.labelled = {
-            "prompts": [prompting.encode_prompt(record["prompt"], tokenizer) for record in records],
-            "completions": [prompting.encode_completion(record["completion"], tokenizer) for record in records],
-        }
-        self.value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=policy.device)
-        torch.nn.init.zeros_(self.value_head.weight)  # it expects nothing of anything
-        torch.nn.init.zeros_(self.value_head.bias)
-        trained = [*self.policy.parameters(), *self.value_head.parameters()]
-        self.parameters = [parameter for parameter in trained if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, eps=1e-5, weight_decay=0.0)
-
-    def evaluate(self, batch):
-        """(log-probabilities, values) of the tokens of a batch's completions, (rows, T)."""
-        log_probs, hidden = likelihood.evaluate_tokens(self.policy, batch)
-        return log_probs, self.value_head(hidden).squeeze(2)
-
-    def read_labelled(self, coefficient, rng):
-        """Add the gradient of SFT's loss on a few of its records (PPO-ptx, arXiv:2203.02155, eq. 2).
-
-        What has been learned from labels is not to be lost for a reward that seldom asks for it.
-        """
-        count = len(self.labelled["prompts"])
-        rows = rng.sample(range(count), min(count, LABELLED))
-        tokens = sum(len(self.labelled["completions"][row]) for row in rows)
-        for _, batch in likelihood.batches(self.labelled, rows, self.policy, self.tokenizer):
-            log_probs, _ = likelihood.evaluate_tokens(self.policy, batch)
-            (-coefficient * masked_mean(log_probs, batch["completion_mask"], tokens)).backward()
-
-
 def build_rollout(learner, answers, ppo):
-    """(rollout, {name: what to watch}): what was said of each token of the answers before any step.
+    """(rollout, {name: what to watch}): what holds of each token of the answers before any step.
 
-    answers: as `compare` gives them. The rollout has their token ids, and as (rows, T) the policy's log-probabilities,
-    advantages and returns.
+    answers: from `compare`. The rollout has their ids, and as (rows, T) log-probabilities, advantages and returns.
     """
-    import torch
-
     rollout = {
         "prompts": [prompting.encode_prompt(record["prompt"], learner.tokenizer) for record, _, _ in answers],
         "completions": [completion.token_ids for _, completion, _ in answers],
     }
-    rows, device = range(len(answers)), learner.policy.device
-    lengths = torch.tensor([len(ids) for ids in rollout["completions"]], device=device)
-    mask = (torch.arange(max(lengths), device=device) < lengths[:, None]).float()  # (rows, T)
-    log_probs, values, reference_log_probs = (torch.zeros_like(mask) for _ in range(3))
-    with torch.no_grad():
-        for part, batch in likelihood.batches(rollout, rows, learner.policy, learner.tokenizer):
-            counts, columns = batch["completion_mask"], (part, slice(batch["completion_ids"].shape[1]))
-            log_probs[columns], values[columns] = (counts * tensor for tensor in learner.evaluate(batch))
-            with nullcontext() if learner.reference else learner.policy.disable_adapter():
-                by_reference, _ = likelihood.evaluate_tokens(learner.reference or learner.policy, batch)
-            reference_log_probs[columns] = counts * by_reference
-    log_probs, values, reference_log_probs = map(parallel.total, (log_probs, values, reference_log_probs))
+    log_probs, values, reference_log_probs, mask = learner.evaluate_all(rollout)
     # The last token is paid the reward, and every token pays for how far it is from the reference: its share of the
     # KL divergence (arXiv:1909.08593, eq. 2).
     kl = log_probs - reference_log_probs
     rewards = -ppo["kl_coef"] * kl
-    rewards[rows, lengths - 1] += torch.tensor([reward for _, _, reward in answers], device=device)
+    for row, (_, completion, reward) in enumerate(answers):
+        rewards[row, len(completion.token_ids) - 1] += reward
     advantages = estimate_advantages(rewards, values, mask, GAMMA, ppo["gae_lambda"])
     returns = advantages + values
     rollout |= {"log_probs": log_probs, "returns": returns, "advantages": whiten(advantages, mask)}
@@ -215,23 +141,19 @@ def optimize(learner, rollout, ppo, rng):
                 raise UserError("the loss is not a number: lower ppo.learning_rate.")
             learner.optimizer.step()
             watched.append(parallel.total_of(seen))
-    return {name: mean(seen[name] for seen in watched) for name in watched[0]}
+    return {name: fmean(seen[name] for seen in watched) for name in watched[0]}
 
 
 def update_policy(learner, answers, settings, rng):
     """One update on [(request, Completion, reward)]; returns its row for the log."""
-    import torch
-
     rewards = [reward for _, _, reward in answers]
-    row = {f"reward/{name}": mean(reward[name] for reward in rewards) for name in rewards[0]}
+    row = {f"reward/{name}": fmean(reward[name] for reward in rewards) for name in rewards[0]}
     compared = compare(answers)
     row |= {"compared": len(compared), "tokens": sum(len(completion.token_ids) for _, completion, _ in answers)}
     if compared:
         rollout, watched = build_rollout(learner, compared, settings["ppo"])
         row |= watched | optimize(learner, rollout, settings["ppo"], rng)
-        with torch.no_grad():
-            for average, new in zip(learner.averaged, learner.parameters, strict=False):  # but for the value head
-                average.lerp_(new, 1 - settings["ppo"]["average"])
+        learner.move_average(1 - settings["ppo"]["average"])
     return row
 
 
@@ -249,31 +171,27 @@ def train(learner, sample, validate, settings, artifact, track=lambda row, updat
         progress = {"update": 0, "seconds": 0.0, "log": [], "validations": [{"update": 0, **validate()}]}
         weights.save_whole(learner.average, learner.tokenizer, artifact / "model")
     validations, log = progress["validations"], progress["log"]
-    bar = tqdm(total=ppo["updates"], initial=progress["update"], desc="PPO")
-    while progress["update"] < ppo["updates"]:
-        update, begin = progress["update"] + 1, time.time()
+    to_do = range(progress["update"] + 1, ppo["updates"] + 1)
+    for update in (bar := tqdm(to_do, initial=progress["update"], total=ppo["updates"], desc="PPO")):
+        begin = time.time()
         rng = random.Random(f"{settings['seed']} {update}")  # a killed run goes on from a checkpoint to the same end
         for group in learner.optimizer.param_groups:  # up while Adam does not know yet how large gradients are
             group["lr"] = ppo["learning_rate"] * min(1, update / ppo["warmup_updates"])
         answers = sample(rng)
         row = update_policy(learner, answers, settings, rng)
-        row["tokens_per_second"] = row["tokens"] / (time.time() - begin)
         log.append({"update": update, **row})
         track(row, update)
-        progress["update"] = update
         bar.set_postfix(reward=f"{row['reward/mean']:.2f}", kl=f"{row.get('kl', 0):.2f}")
-        bar.update()
         checked = update % ppo["validate_every"] == 0 or update == ppo["updates"]
         if checked:
-            tqdm.write(tables.sampled_answers(f"update {update}", answers[:: ppo["samples"]][:SHOWN]))
+            tqdm.write(tables.sampled_answers(f"update {update}", answers[:: ppo["samples"]][:3]))
             validations.append({"update": update, **validate()})
             track({"validation": validations[-1]}, update)
             if validations[-1]["reward"] > max(row["reward"] for row in validations[:-1]):
                 weights.save_whole(learner.average, learner.tokenizer, artifact / "model")
-        progress["seconds"] += time.time() - begin
+        progress |= {"update": update, "seconds": progress["seconds"] + time.time() - begin}
         if checked:
             weights.save_checkpoint(checkpoint, state, learner.optimizer, progress)
-    bar.close()
     return progress
 
 
@@ -290,16 +208,13 @@ def main():
     learner = Learner(policy, tokenizer, settings, records)
     count = min(ppo["requests"], len(requests))
     grammar = decoding.grammars_of_calls(tools, tokenizer, ppo["decoding"])
-    print(
-        f"PPO on {ppo['start']}'s model: {ppo['updates']} updates on {ppo['samples']} answers to {count} requests each."
-    )
+    print(f"PPO on {ppo['start']}: {ppo['updates']} updates on {ppo['samples']} answers to each of {count} requests.")
 
     def answer(model, asked, **how):
         """[(request, Completion, reward)] of a model as it is."""
-        prompts = [request["prompt"] for request in asked]
-        completions = generation.generate(model, tokenizer, prompts, settings, **how)
-        pairs = list(zip(asked, completions, strict=True))
-        return [(request, done, reward_of(done, request, tools, ppo["reward"])) for request, done in pairs]
+        made = generation.generate(model, tokenizer, [request["prompt"] for request in asked], settings, **how)
+        paid = [reward_of(done, request, tools, ppo["reward"]) for request, done in zip(asked, made, strict=True)]
+        return list(zip(asked, made, paid, strict=True))
 
     def sample(rng):
         asked = [request for request in rng.sample(requests, count) for _ in range(ppo["samples"])]
@@ -308,7 +223,7 @@ def main():
     def validate():
         _, completions, rewards = zip(*answer(learner.average, validation), strict=True)
         scores = scoring.summarize(scoring.judge(completions, validation, tools))
-        return {"reward": mean(reward["mean"] for reward in rewards), **scores}
+        return {"reward": fmean(reward["mean"] for reward in rewards), **scores}
 
     inputs = [*paths.values(), *later_files(settings["output_dir"]), start_manifest]
     with (
@@ -327,9 +242,7 @@ def main():
     if not any(row["compared"] for row in log):
         print("In no update was one answer to a request paid better than another: there was nothing to learn.")
     print(training.sentence(before, best, progress["seconds"]))
-    print(
-        f"Update {best['update']} is kept: its mean reward is {best['reward']:.3f}, the start's {before['reward']:.3f}."
-    )
+    print(f"Update {best['update']} is kept: mean reward {best['reward']:.3f}, the start's {before['reward']:.3f}.")
     print(f"Written: {artifact.final}. Next: {console.command('08_evaluate.py')}")
 
 

@@ -57,3 +57,14 @@ def evaluate_tokens(model, batch):
     every = torch.log_softmax(outputs.logits[:, :-1].float(), dim=-1)  # (rows, T, vocabulary)
     log_probs = every.gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
     return log_probs, outputs.hidden_states[-1][:, -length - 1 : -1].float()
+
+
+def masked_mean(tensor, mask, count=None):
+    """The mean over the tokens where mask is 1; with a larger count of tokens, this part's share of their mean."""
+    return (tensor * mask).sum() / (mask.sum() if count is None else count)
+
+
+def whiten(tensor, mask):
+    """The tensor shifted and scaled to mean 0 and variance 1 over the tokens where mask is 1."""
+    tokens = tensor[mask == 1]
+    return (tensor - tokens.mean()) / (tokens.var(correction=0) + 1e-8).sqrt()
