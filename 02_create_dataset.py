@@ -40,15 +40,11 @@ TOOLS_SHOWN = 40  # rows of the data card's table
 
 
 def add_flags(parser):
-    flag = parser.add_argument
-    flag(
-        "--source",
-        dest="dataset.source",
-        help="templates, toolbench, teacher, unseen_tools, a file or hub dataset",
-    )
+    flag, known = parser.add_argument, [name for name, own in FORMATS.items() if own.read or name == "project"]
+    flag("--source", dest="dataset.source", help="templates, toolbench, teacher, unseen_tools, a file or hub dataset")
     flag("--path", dest="dataset.path", metavar="DIR", help="where ToolBench's data is")
     flag("--strict", dest="dataset.strict", action="store_true", default=None, help="no ToolBench data is an error")
-    flag("--format", dest="dataset.format", metavar="NAME", help=f"of the file: {', '.join(known_formats())} (guessed)")
+    flag("--format", dest="dataset.format", metavar="NAME", help=f"of the file: {', '.join(known)} (guessed)")
     flag("--size", dest="dataset.size", type=int, help="training records, of a teacher the labelled ones (500)")
     flag("--teacher", dest="teacher.model", metavar="NAME", help="stage, folder or name of a model (03_finetune)")
     flag("--teacher-url", dest="teacher.url", metavar="URL", help="OpenAI-compatible endpoint of the teacher")
@@ -58,90 +54,68 @@ def add_flags(parser):
     flag("--export", dest="dataset.export", metavar="NAME", help=f"a second form to write: {', '.join(EXPORTS)}")
 
 
-def known_formats():
-    return [name for name, format in FORMATS.items() if format.read or name == "project"]
-
-
 # ---- the data card
 
 
-def counts_table(summaries):
+def count_rows(kind, names, counts):
+    return [{kind: name} | {split: str(own[name]) for split, own in counts.items()} for name in names]
+
+
+def calls_table(counts):
     """Markdown: how many records of each split call each tool, the commonest tools first."""
-    by_tool = {split: collections.Counter() for split in summaries}
-    for split, summary in summaries.items():
-        for (tool, _), count in summary.counts.items():
-            by_tool[split][tool] += count
-    total = sum(by_tool.values(), collections.Counter())
-    names = [name for name, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))]
-    rows = [{"call": name} | {split: str(by_tool[split][name]) for split in by_tool} for name in names[:TOOLS_SHOWN]]
-    if names[TOOLS_SHOWN:]:
-        rest = {split: str(sum(by_tool[split][name] for name in names[TOOLS_SHOWN:])) for split in by_tool}
-        rows.append({"call": f"{len(names) - TOOLS_SHOWN} others"} | rest)
-    rows.append({"call": "all"} | {split: str(summary.n) for split, summary in summaries.items()})
-    return tables.table(rows, ["call", *summaries]), by_tool
-
-
-def sources_table(summaries):
-    by_source = {split: collections.Counter() for split in summaries}
-    for split, summary in summaries.items():
-        for (_, source), count in summary.counts.items():
-            by_source[split][source] += count
-    names = sorted(set().union(*by_source.values()))
-    rows = [{"source": name} | {split: str(by_source[split][name]) for split in by_source} for name in names]
-    return tables.table(rows, ["source", *summaries])
+    total = sum(counts.values(), collections.Counter())
+    names = sorted(total, key=lambda name: (-total[name], name))
+    rows, others = count_rows("call", names[:TOOLS_SHOWN], counts), names[TOOLS_SHOWN:]
+    if others:
+        rest = {split: str(sum(own[name] for name in others)) for split, own in counts.items()}
+        rows.append({"call": f"{len(others)} others"} | rest)
+    rows.append({"call": "all"} | {split: str(own.total()) for split, own in counts.items()})
+    return tables.table(rows, ["call", *counts])
 
 
 def lengths_table(summaries):
     """Markdown: how long prompts and completions are: the median, the 95th percentile and the longest."""
-    rows = []
+    columns, rows = ["split", "length of", "median", "95%", "longest"], []
     for split, summary in summaries.items():
         kinds = {"prompt, characters": summary.prompt_chars, "completion, characters": summary.completion_chars}
         tokens = loading.count_tokens([f"{row['prompt']}{row['completion']}" for row in summary.first])
-        if tokens:
-            kinds[f"both, tokens (of {len(tokens)})"] = collections.Counter(tokens)
+        kinds[f"both, tokens (of {len(tokens)})"] = collections.Counter(tokens)
         for kind, lengths in kinds.items():
             ordered = sorted(lengths.elements())
-            middle, high = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
-            rows.append(
-                {
-                    "split": split,
-                    "length of": kind,
-                    "median": str(middle),
-                    "95%": str(high),
-                    "longest": str(ordered[-1]),
-                }
-            )
-    return tables.table(rows, ["split", "length of", "median", "95%", "longest"])
+            shown = (ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)], ordered[-1])
+            rows.append(dict(zip(columns, (split, kind, *map(str, shown)), strict=True)))
+    return tables.table(rows, columns)
 
 
-def in_words(leaks):
-    """The leak check's figures, a line for each split."""
-    return [
-        f"{split}: " + ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in figures.items())
-        for split, figures in leaks.items()
-    ]
+def in_words(figures):
+    return ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in figures.items())
 
 
-def shorten(text):
-    return text if len(text) <= EXAMPLE else f"{text[: EXAMPLE // 2]} ... {text[-EXAMPLE // 2 :]}"
+def in_short(row):
+    texts = (row["prompt"], row["completion"])
+    short = (text if len(text) <= EXAMPLE else f"{text[: EXAMPLE // 2]} ... {text[-EXAMPLE // 2 :]}" for text in texts)
+    return "\n    -> ".join(short)
 
 
 def data_card(dataset, summaries, leaks, seed):
     """README.md of the dataset: what is in it, where it is from, and what the leak check found."""
+    calls = {split: summary.calls for split, summary in summaries.items()}
+    by_source = {split: summary.sources for split, summary in summaries.items()}
+    names = sorted(set().union(*by_source.values()))
+    sources_table = tables.table(count_rows("source", names, by_source), ["source", *by_source])
     card = [
         f"# Dataset card\n\nSource: {dataset.source} (licence: {dataset.licence}), {len(dataset.tools)} tools, "
         f"seed {seed}. Validation and test are the same for every seed. test_wild was written by hand in this project "
         "and is never trained on.",
-        f"## Records\n\n{counts_table(summaries)[0]}\n\n{sources_table(summaries)}\n\n![balance](balance.png)",
+        f"## Records\n\n{calls_table(calls)}\n\n{sources_table}\n\n![balance](balance.png)",
         f"## Lengths\n\n{lengths_table(summaries)}",
-        "## Leak check, training against the other splits\n\n" + "\n".join(f"- {line}" for line in in_words(leaks)),
+        "## Leak check, training against the other splits\n\n"
+        + "\n".join(f"- {split}: {in_words(figures)}" for split, figures in leaks.items()),
     ]
     if dataset.left_out:
         card.append("## Left out\n\n" + "\n".join(f"- {count}: {why}" for why, count in dataset.left_out.items()))
     for split, summary in summaries.items():
-        examples = "\n".join(
-            f"{shorten(row['prompt'])}\n    -> {shorten(row['completion'])}" for row in summary.first[:SHOWN]
-        )
+        examples = "\n".join(map(in_short, summary.first[:SHOWN]))
         card.append(f"## {split}\n\n```\n{examples}\n```")
     return "\n\n".join(card) + "\n"
 
@@ -167,12 +141,12 @@ def main():
             write_json(artifact / "tools.json", entries)
         card = data_card(dataset, summaries, leaks, settings["seed"])
         (artifact / "README.md").write_text(card, encoding="utf-8", errors="replace")
-        plots.plot_balance(artifact / "balance.png", counts_table(summaries)[1])
+        plots.plot_balance(artifact / "balance.png", {split: summary.calls for split, summary in summaries.items()})
         counts = {split: summary.n for split, summary in summaries.items()}
         write_json(artifact / "metrics.json", {"n": counts, "leaks": leaks, "left_out": dataset.left_out})
 
     for row in summaries["train"].first[:SHOWN]:
-        print(f"{shorten(row['prompt'])}\n    -> {shorten(row['completion'])}\n")
+        print(f"{in_short(row)}\n")
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
     if dataset.feedback or dataset.unlabelled:
         print(
@@ -181,7 +155,7 @@ def main():
         )
     print("Leak check, training against the others:")
     for split, figures in leaks.items():
-        print(f"  {split}: " + ", ".join(f"{figures[name]} {name.replace('_', ' ')}" for name in LEAKS))
+        print(f"  {split}: {in_words({name: figures[name] for name in LEAKS})}")
     print(f"Written: {artifact.final}. Next: {console.command('03_finetune.py')}")
 
 

@@ -31,8 +31,8 @@ class Exchange:
     def __init__(self, records, arguments, words):
         self.argument_share, self.word_share = arguments, words
         self.arguments, vocabulary = {}, set()  # {(tool, argument): [values]}
-        for record in filter(_ours, records):
-            for key, value in _arguments(record):
+        for record in records:
+            for key, value in _arguments(record) if record.get("source") in SOURCES else ():
                 self.arguments.setdefault(key, []).append(value)
                 vocabulary |= _words(value)
         own = [(record, *_request_and_call(record)) for record in records if record.get("source") == OWN]
@@ -46,9 +46,9 @@ class Exchange:
     def __call__(self, record, rng):
         if record.get("source") == OWN:
             return self._exchange_slots(record, rng)
-        if not _ours(record):
-            return record
-        return self._exchange_words(self._exchange_arguments(record, rng), rng)
+        if record.get("source") in SOURCES:
+            return self._exchange_words(self._exchange_arguments(record, rng), rng)
+        return record
 
     def _exchange_slots(self, record, rng):
         request, call = _request_and_call(record)
@@ -65,11 +65,8 @@ class Exchange:
         result = slots.replaced_json(json.loads(lines[1].removeprefix("Result: ")), call["args"], args)
         answer = json.loads(record["completion"])
         answer["args"]["message"] = slots.replaced(answer["args"]["message"], call["args"], args)
-        return {
-            **record,
-            "prompt": toolbox.with_results(request, [(changed, result)]),
-            "completion": toolbox.to_json(answer),
-        }
+        prompt = toolbox.with_results(request, [(changed, result)])
+        return {**record, "prompt": prompt, "completion": toolbox.to_json(answer)}
 
     def _other_words(self, value, rng):
         """A text, or the texts of a list, with a share of their words exchanged; no two items become the same."""
@@ -105,20 +102,12 @@ class Exchange:
         return _replaced(record, new, record["prompt"], self.word_share, rng)
 
 
-def _ours(record):
-    return record.get("source") in SOURCES
-
-
 def _arguments(record):
     """[((tool, argument), value)] of the calls of a record, but for what `respond` says, which is no copy."""
     lines = re.findall(r'{"tool": .*', f"{record['prompt']}\n{record['completion']}")
     calls = [call for call in map(json.loads, lines) if call["tool"] != "respond"]
-    return [
-        ((call["tool"], name), value)
-        for call in calls
-        for name, value in call["args"].items()
-        if json.dumps(value, ensure_ascii=False)[1:-1] == value
-    ]
+    values = [((call["tool"], name), value) for call in calls for name, value in call["args"].items()]
+    return [(key, value) for key, value in values if json.dumps(value, ensure_ascii=False)[1:-1] == value]
 
 
 def _request_and_call(record):

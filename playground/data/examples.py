@@ -16,13 +16,12 @@ import tools as toolbox
 from playground.data import slots, templates, wording
 from playground.data.entities import read_data
 from playground.data.imports import reading
-from playground.data.imports.conversation import BadRow, checked_call, writable
-from playground.data.values import Values, is_free, schema_at
+from playground.data.imports.conversation import BadRow, read_call, text_in, writable
+from playground.data.values import Values, is_free, items_of
 from playground.run.errors import UserError
 
 LEAST = 5  # phrasings of a tool, or nothing could be held out
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of a tool's phrasings
-MAX_TEXT = 4000  # characters of a request
 KEPT = 0.1  # how often an example keeps all of its values
 MAX_REPEATS = 300  # requests in a row that were made before, after which the examples count as used up
 SYNONYMS = ("tell me", "information", "look up")  # of the templates', those that mean the same about any tool
@@ -38,11 +37,7 @@ DRESSED = re.compile(r"\b(?:please|pls|thanks|thank you|cheers|kindly)\b|^(?:hey
 
 
 def read(path, tools):
-    """[{"prompt", "call", "result", "answer"}, ...] of a file of examples; the last two are None where it has none.
-
-    Raises UserError for a file that cannot be read, has too many bad rows (they are named on standard error), or no
-    example at all.
-    """
+    """[{"prompt", "call", "result", "answer"}, ...] of a file of examples; the last two are None where it has none."""
     report = reading.Report(path)
     found = list(report.read(reading.rows(path), lambda _, row: _example(row, tools)))
     report.finish()
@@ -52,17 +47,11 @@ def read(path, tools):
 def _example(row, tools):
     if not isinstance(row, dict):
         raise BadRow("not a JSON object")
-    prompt = row.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_TEXT:
-        raise BadRow(f"prompt is not a text of 1 to {MAX_TEXT} characters")
-    call = row.get("call", row.get("completion"))
-    if call is None:
+    prompt, answer = text_in(row, "prompt"), row.get("answer")
+    name = "call" if "call" in row else "completion"
+    if row.get(name) is None:
         raise BadRow("has neither call nor completion")
-    try:
-        call = toolbox.parse_call(call if isinstance(call, str) else toolbox.to_json(call))
-    except toolbox.ParseError as error:
-        raise BadRow(f"the call is none: {error.kind}") from None
-    call, answer = checked_call(call["tool"], call["args"], tools), row.get("answer")
+    call = read_call(row[name] if isinstance(row[name], str) else toolbox.to_json(row[name]), tools, name)
     if answer is not None and (not isinstance(answer, str) or not answer.strip() or "result" not in row):
         raise BadRow("answer is not a text with a result beside it")
     example = {"prompt": " ".join(prompt.split()), "call": call, "result": row.get("result"), "answer": answer}
@@ -81,12 +70,12 @@ class Examples:
             shape = slots.shape_of(example["prompt"], example["call"], self.cues)
             by_tool.setdefault(example["call"]["tool"], {}).setdefault(shape.wording, []).append((shape, example))
         self.names = list(by_tool)
+        told = {example["call"]["tool"] for example in examples if example["answer"]}
+        self.without_answers = [tool for tool in by_tool if tool not in told | {"respond"}]
         for tool, wordings in by_tool.items():
             if len(wordings) < LEAST:
-                raise UserError(
-                    f"{path}: {len(wordings)} different requests for {tool} are too few to hold some out: "
-                    "write ten to thirty, each in other words."
-                )
+                few = f"{path}: {len(wordings)} different requests for {tool} are too few to hold some out"
+                raise UserError(f"{few}: write ten to thirty, each in other words.")
             splits = _deal(list(wordings))
             for number, (words, own) in enumerate(wordings.items()):
                 row = {"tool": tool, "phrasing": f"own/{tool}/{number:02d}", "variants": own}
@@ -138,21 +127,11 @@ class Examples:
         prompt = toolbox.with_results(request, turns)
         return {"prompt": prompt, "completion": toolbox.to_json(call), "source": "examples", "meta": meta}
 
-    def without_answers(self):
-        """The tools of which no example shows what is said after the call."""
-        told = {row["tool"] for rows in self.shapes.values() for row in rows for _, example in row["variants"]
-                if example["answer"]}  # fmt: skip
-        return [tool for tool in self.names if tool not in told and tool != "respond"]
-
 
 def _free(shape, tool):
     """The arguments in whose texts single words may be exchanged, too (playground/data/augment.py)."""
-    return [
-        slot.path[0]
-        for slot in shape.slots
-        if isinstance(slot.value[0] if isinstance(slot.value, list) else slot.value, str)
-        and is_free(schema_at(tool["parameters"], slot.path))
-    ]
+    texts = [slot.path for slot in shape.slots if isinstance(items_of(slot.value)[0], str)]
+    return [path[0] for path in texts if is_free(tool["parameters"], path)]
 
 
 def _deal(wordings):
@@ -174,9 +153,8 @@ def _vary(shape, drawn, tool, rng):
     parts, lower = list(shape.parts), rng.random() < wording.LOWER
     if lower:
         for slot in shape.slots:
-            value = drawn.get(slot.path, slot.value)
-            if is_free(schema_at(tool["parameters"], slot.path)):
-                drawn[slot.path] = _lowered(value)
+            if is_free(tool["parameters"], slot.path):
+                drawn[slot.path] = _lowered(drawn.get(slot.path, slot.value))
     literals = [index for index, part in enumerate(parts) if isinstance(part, str)]
     for index in literals:
         parts[index] = _reworded(parts[index], rng)
@@ -188,8 +166,7 @@ def _vary(shape, drawn, tool, rng):
         parts[at] = wording.typo(parts[at], rng)
     body, args = slots.fill(slots.Shape(tuple(parts), shape.args), drawn)
     family = _family(body, end)
-    phrasing = templates.Phrasing("", tool["name"], family, (), (), end or ".", "")
-    request = wording.dress(body, phrasing, 0 in literals, rng) if family != "greeting" else body + end
+    request = wording.dress(body, family, end or ".", 0 in literals, rng) if family != "greeting" else body + end
     return " ".join((request.lower() if lower else request).split()), args
 
 

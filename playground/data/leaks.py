@@ -4,13 +4,15 @@ import string
 from collections import Counter
 from dataclasses import dataclass, field
 
+from playground.run.errors import UserError
+
 # Phrasings and entities are new in a held-out request, so what it may share with a training request is function
 # words: "could you please send an email to". Over half of its 5-grams shared is more than those explain.
 MAX_OVERLAP = 0.5
 GRAM = 5  # words; a request with fewer is compared whole
 
 
-class LeakError(ValueError):
+class LeakError(UserError):
     """Training data and a held-out split share something; the message gives examples."""
 
 
@@ -88,8 +90,8 @@ class HeldOut:
             phrasings = {record["meta"].get("phrasing") for _, record in own} & shared.phrasings
             entities = {entity for _, record in own for entity in _entities(record)} & shared.entities
             ratios = {index: self._overlap(shared, index) for index, _ in own}
-            over = [index for index in ratios if ratios[index] > MAX_OVERLAP]
-            close = [(self.records[index][1]["prompt"], shared.closest[index][1]) for index in over]
+            over = [(index, record) for index, record in own if ratios[index] > MAX_OVERLAP]
+            close = [(record["prompt"], shared.closest[index][1]) for index, record in over]
             figures[name] = {
                 "shared_phrasings": len(phrasings),
                 "shared_entities": len(entities),
@@ -102,7 +104,7 @@ class HeldOut:
                 if examples:
                     leaks.append(f"{name} shares {len(examples)} {what} with train, such as {sorted(examples)[:3]}")
         if leaks:
-            raise LeakError("; ".join(leaks))
+            raise LeakError(f"the splits leak: {'; '.join(leaks)}")
         return figures
 
 

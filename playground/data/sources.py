@@ -35,11 +35,7 @@ class Dataset:
 
 
 def build(settings):
-    """The Dataset that the recipe's `dataset` section asks for.
-
-    Validation and test do not depend on the seed. Raises UserError for a source that is not there, has too many bad
-    rows, or knows nothing of the recipe's tools.
-    """
+    """The Dataset that the recipe's `dataset` section asks for; validation and test do not depend on the seed."""
     section = settings["dataset"]
     if section["list_tools"] and section["source"] != "unseen_tools":
         raise UserError(f"dataset.list_tools: {section['source']} lists no tools: take --source unseen_tools.")
@@ -79,15 +75,11 @@ def _imported(section, imported, tools, report, files):
 
 
 def _templates(settings):
-    section = settings["dataset"]
-    tools = toolbox.load_tools(settings["tools"]["file"])
-    try:
-        splits = templates.build_splits(_sizes(section, TEMPLATE_RECORDS), tools, settings["seed"])
-        feedback, pool = _later_requests(settings, tools, splits)
-    except ValueError as error:
-        raise UserError(f"{error}: give another --source, or a tool file with known tools.") from None
-    files = [Path(settings["tools"]["file"])]
-    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", files, {}, feedback, pool)
+    path = Path(settings["tools"]["file"])
+    tools = toolbox.load_tools(path)
+    splits = templates.build_splits(_sizes(settings["dataset"], TEMPLATE_RECORDS), tools, settings["seed"])
+    feedback, pool = _later_requests(settings, tools, splits)
+    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", [path], {}, feedback, pool)
 
 
 def _sizes(section, default):
@@ -111,14 +103,11 @@ def _examples(settings):
         raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
     sizes = _sizes(section, TEMPLATE_RECORDS)
     each = {split: -(-count // len(default)) for split, count in sizes.items()}
-    try:
-        splits = templates.build_splits(sizes, default, seed)
-        for split in ("val", "test"):
-            splits[split] = [*splits[split], *own.records(split, each[split], "")]
-            random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
-        feedback, pool = _later_requests(settings, default, splits)
-    except ValueError as error:
-        raise UserError(f"{error}: mend {settings['tools']['file']}.") from None
+    splits = templates.build_splits(sizes, default, seed)
+    for split in ("val", "test"):
+        splits[split] = [*splits[split], *own.records(split, each[split], "")]
+        random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
+    feedback, pool = _later_requests(settings, default, splits)
     splits |= _wild(tools)
     held_out = leaks.HeldOut(splits)
     made = own.records("train", each["train"], seed, held_out)
@@ -129,7 +118,7 @@ def _examples(settings):
     later = own.records("train", count, f"{seed}/feedback", held_out, known, len(made))
     feedback = [row for row in feedback if not held_out.leaks(row)] + later
     random.Random(f"examples/feedback/{seed}").shuffle(feedback)
-    for name in own.without_answers():
+    for name in own.without_answers:
         left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
     pool = [row for row in pool if not held_out.leaks(row)]
     source, licence = f"templates and the examples in {Path(path).name}", "the project's own, and yours"
@@ -149,10 +138,7 @@ def _with_default(own):
 
 def _unseen_tools(settings):
     section = settings["dataset"]
-    try:
-        splits = unseen_tools.build_splits(_sizes(section, LISTED_RECORDS), settings["seed"], section["list_tools"])
-    except ValueError as error:
-        raise UserError(f"{error}: ask for fewer with dataset.size, validation_size or test_size.") from None
+    splits = unseen_tools.build_splits(_sizes(section, LISTED_RECORDS), settings["seed"], section["list_tools"])
     return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
 
 
@@ -170,16 +156,12 @@ def _later_requests(settings, tools, splits):
     labelled = [*splits["train"].following(section["feedback"] - worded), *others[:worded]]
     random.Random(f"feedback/{seed}").shuffle(labelled)
     feedback = [{**record, "id": f"feedback-{i:06d}"} for i, record in enumerate(labelled)]
-    pool = [
-        {
-            "id": f"rl-{i:06d}",
-            "prompt": record["prompt"],
-            "outcome": toolbox.outcome_of(json.loads(record["completion"]), tools),
-            "source": "templates",
-            "meta": {key: record["meta"][key] for key in ("phrasing", "entities")},
-        }
-        for i, record in enumerate(others[worded:])
-    ]
+    pool = []
+    for i, record in enumerate(others[worded:]):
+        outcome = toolbox.outcome_of(json.loads(record["completion"]), tools)
+        meta = {key: record["meta"][key] for key in ("phrasing", "entities")}
+        asked = {"id": f"rl-{i:06d}", "prompt": record["prompt"], "outcome": outcome}
+        pool.append(asked | {"source": "templates", "meta": meta})
     return feedback, pool
 
 
@@ -224,18 +206,13 @@ def _wild(tools):
 def write(folder, dataset, settings):
     """Write the splits to `folder`; returns ({split: Summary}, the leak check's figures).
 
-    Raises UserError if training shares something with another split, or for a record that is not valid.
+    Raises LeakError if training shares something with another split, and InvalidRecord.
     """
     section = settings["dataset"]
-    try:
-        written = writing.write(folder, dataset.splits, dataset.tools, section["export"], section["processes"])
-        later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
-        for name, rows in later.items():
-            if rows:
-                leaks.leak_check(dataset.splits | {"train": rows})
-                write_jsonl(folder / name, rows)
-        return written
-    except leaks.LeakError as error:
-        raise UserError(f"the splits leak: {error}") from None
-    except ValueError as error:
-        raise UserError(f"{error}: give another --source or tool file.") from None
+    written = writing.write(folder, dataset.splits, dataset.tools, section["export"], section["processes"])
+    later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
+    for name, rows in later.items():
+        if rows:
+            leaks.leak_check(dataset.splits | {"train": rows})
+            write_jsonl(folder / name, rows)
+    return written

@@ -1,8 +1,13 @@
-"""A record's prompt as the steps that it tells of, and back."""
+"""A record, and its prompt as the steps that it tells of."""
 
 import json
 
 import tools as toolbox
+
+
+def record_of(identity, prompt, call, source, meta):
+    """A record in the one form that all files have; the call becomes canonical JSON."""
+    return {"id": identity, "prompt": prompt, "completion": toolbox.to_json(call), "source": source, "meta": meta}
 
 
 def read_prompt(prompt):

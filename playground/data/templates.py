@@ -19,6 +19,7 @@ import tools as toolbox
 from playground.data import wording
 from playground.data.entities import DEAL, Entities, parse_template, read_data
 from playground.data.leaks import HeldOut
+from playground.run.errors import UserError
 
 FIRST_TURNS, SECOND_TURNS = 17, 3  # of 20 records; a second turn answers with a tool's result
 CALLS, NO_CALL = 16, 4  # of 20 first turns; those that need no tool, or lack an argument, go to `respond`
@@ -29,14 +30,6 @@ HELD_OUT, HELD_OUT_OF_FAMILY = {"test": 22, "val": 10}, {"test": 4, "val": 2}  #
 BY_FAMILY = {"calculator", "respond"}  # tools of which a family is an operation or a reply: words mean it, not the tool
 CHUNK = 10_000  # training records that are made together
 MAX_REPEATS = 2000  # duplicates in a row after which the templates count as used up
-
-ARGUMENTS = {
-    "send_email": ["to", "subject"],
-    "search_web": ["query"],
-    "get_weather": ["city"],
-    "calculator": ["expression"],
-    "respond": ["message"],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +48,19 @@ class Phrasing:
 def build_splits(sizes, tools, seed):
     """`{split: records}` for sizes such as `{"train": 500, "test": 400}`: a `Train` and lists.
 
-    `seed` changes the training records only. Raises ValueError for a tool in `tools` without phrasings, and for more
-    records than the phrasings can make.
+    `seed` changes the training records only.
     """
+    default = toolbox.load_tools()
+    for name, tool in tools.items():
+        if name not in default:
+            raise UserError(f"no phrasings for the tool {name!r}: give another --source, or --examples of it.")
+        known, schema = default[name]["parameters"]["properties"], tool["parameters"]
+        properties, required = schema.get("properties", {}), schema.get("required", [])
+        if not known.keys() <= properties.keys() or not set(required) <= known.keys():
+            raise UserError(
+                f"the templates fill {', '.join(known)} of {name!r}, and the schema has {', '.join(properties)}: "
+                "give it these arguments, or another name."
+            )
     splits = {split: list(distinct(split, size, tools)) for split, size in sizes.items() if split != "train"}
     train = {"train": Train(sizes["train"], tools, seed, HeldOut(splits))} if "train" in sizes else {}
     return train | splits
@@ -74,7 +77,6 @@ class Train:
     def __init__(self, size, tools, seed, held_out=None):
         self.size, self.tools, self.seed, self.held_out, self.chunk_size = size, tools, seed, held_out, CHUNK
         self.chunks = -(-size // CHUNK)
-        _endless("train", tools, str(seed))  # raises at once what would otherwise be raised in the middle
 
     def __len__(self):
         return self.size
@@ -99,33 +101,18 @@ class Train:
 def distinct(split, size, tools, seed="", first=0, held_out=None):
     """Iterator over `size` records of a split, no prompt twice and none that leaks; ids count from `first`."""
     seen, repeats = set(), 0
-    candidates = _endless(split, tools, seed)
+    candidates = _draw(split, tools, random.Random(f"templates/{split}/{seed}" if seed else f"templates/{split}"))
     while len(seen) < size:
         record = next(candidates)
         if held_out and held_out.leaks(record):
             continue
         repeats = repeats + 1 if record["prompt"] in seen else 0
         if repeats > MAX_REPEATS:
-            raise ValueError(f"{split}: {size} records are more than the templates can make for {', '.join(tools)}")
+            made = f"{split}: {size} records are more than the templates can make for {', '.join(tools)}"
+            raise UserError(f"{made}: ask for fewer, or for more tools.")
         if not repeats:
             seen.add(record["prompt"])
             yield {"id": f"{split}-{first + len(seen) - 1:06d}"} | record
-
-
-def _endless(split, tools, seed):
-    phrasings = _phrasings()
-    for name, tool in tools.items():
-        if name not in phrasings:
-            raise ValueError(f"no phrasings for the tool {name!r}: the templates know {', '.join(phrasings)}")
-        known = ARGUMENTS[name]
-        schema = tool["parameters"]
-        properties, required = schema.get("properties", {}), schema.get("required", [])
-        if set(known) - set(properties) or set(required) - set(known):
-            raise ValueError(
-                f"the templates fill {', '.join(known)} of {name!r}; the schema has {', '.join(properties)}"
-            )
-    rng = random.Random(f"templates/{split}/{seed}" if seed else f"templates/{split}")
-    return _draw(split, tools, rng)
 
 
 def _draw(split, tools, rng):

@@ -15,6 +15,9 @@ from collections import namedtuple
 import tools as toolbox
 from playground.data.entities import Entities, parse_template, read_data
 from playground.data.imports.conversation import RESPOND
+from playground.data.imports.shapes import closed
+from playground.data.steps import record_of
+from playground.run.errors import UserError
 
 LISTED = (2, 5)  # tools in a prompt's list, at least and at most
 NONE_FITS = 0.1  # of the requests: the list does not have their tool
@@ -37,14 +40,11 @@ def _families():
 def _family(entry):
     tools = []
     for index, name in enumerate(entry["names"]):
-        slots = {slot: argument["names"][index] for slot, argument in entry["arguments"].items()}
-        types = ["integer" if argument["kind"] in NUMBERS else "string" for argument in entry["arguments"].values()]
-        parameters = {
-            "type": "object",
-            "properties": {argument: {"type": kind} for argument, kind in zip(slots.values(), types, strict=True)},
-            "required": list(slots.values()),
-            "additionalProperties": False,
-        }
+        slots, properties = {}, {}
+        for slot, argument in entry["arguments"].items():
+            slots[slot] = argument["names"][index]
+            properties[slots[slot]] = {"type": "integer" if argument["kind"] in NUMBERS else "string"}
+        parameters = closed({"properties": properties, "required": list(properties)})
         description = entry["descriptions"][index % len(entry["descriptions"])]
         tools.append(({"name": name, "description": description, "parameters": parameters}, slots))
     lines = enumerate(entry["phrasings"])
@@ -63,8 +63,7 @@ def build_splits(sizes, seed, list_tools):
 
     Training has all phrasings of a seen family but its first, validation the first, the test the unseen families.
     Entities are dealt to the splits as those of the templates are. seed changes the training records only.
-    list_tools: whether the prompts list tools; without, the same requests stand alone. Raises ValueError for more
-    records than the phrasings make.
+    list_tools: whether the prompts list tools; without, the same requests stand alone.
     """
     return {
         split: list(itertools.islice(_distinct(split, seed if split == "train" else "", list_tools), size))
@@ -97,15 +96,12 @@ def _distinct(split, seed, list_tools):
             continue
         seen.add(request)
         offered = {tool["name"]: tool for tool in listed}
+        prompt = toolbox.with_results(request, turns, offered if list_tools else None)
         meta = {"phrasing": phrasing, "tool": call["tool"], "turn": 1 + len(turns), "entities": used}
-        yield {
-            "id": f"{split}-{len(seen) - 1:06d}",
-            "prompt": toolbox.with_results(request, turns, offered if list_tools else None),
-            "completion": toolbox.to_json(call),
-            "source": "unseen_tools",
-            "meta": meta | {"tools": [*offered, "respond"]},
-        }
-    raise ValueError(f"{split}: {len(seen)} records are all that the phrasings of unseen_tools.json make")
+        meta["tools"] = [*offered, "respond"]
+        yield record_of(f"{split}-{len(seen) - 1:06d}", prompt, call, "unseen_tools", meta)
+    made = f"{split}: {len(seen)} records are all that the phrasings of unseen_tools.json make"
+    raise UserError(f"{made}: ask for fewer with dataset.size, validation_size or test_size.")
 
 
 def _result(entities, rng):

@@ -14,14 +14,13 @@ from jsonschema import Draft202012Validator
 from playground.data.entities import Entities
 
 # What an argument with such a word in its name is filled with, beside the examples' own values.
-KINDS = {
-    "city": "city", "location": "city", "place": "city", "town": "city", "destination": "city", "origin": "city",
-    "recipient": "person", "person": "person", "contact": "person", "guest": "person", "attendee": "person",
-    "who": "person", "friend": "person", "member": "person", "subject": "subject", "topic": "topic", "query": "topic",
-    "country": "country", "company": "company", "dish": "dish", "meal": "dish", "food": "dish", "recipe": "dish",
-    "product": "product", "item": "product", "plant": "plant", "pet": "pet", "project": "project", "day": "weekday",
-    "weekday": "weekday",
+NAMES = {
+    "city": "city location place town destination origin", "weekday": "day weekday", "dish": "dish meal food recipe",
+    "person": "recipient person contact guest attendee who friend member", "product": "product item",
+    "topic": "topic query", "subject": "subject", "country": "country", "company": "company", "plant": "plant",
+    "pet": "pet", "project": "project",
 }  # fmt: skip
+KINDS = {name: kind for kind, names in NAMES.items() for name in names.split()}
 OWN = {"entity": 0.4, "number": 0.4}  # how often an example's own value is taken where others would do, too
 FULL_RANGE = 0.25  # how often a number comes from all that the schema allows, and not from about where the examples are
 WIDE = 10_000  # a wider range than this is never drawn from as a whole
@@ -30,7 +29,7 @@ DATE, DAYS = datetime.date(2025, 1, 1), 730  # the first of the dates that are d
 
 
 class Values:
-    """draw(tool, slot, split, rng): a new value for a slot, and the entities in it that no other split may have."""
+    """New values for the slots of one split."""
 
     def __init__(self, tools, shapes, split, rng):
         """shapes: {split: [(tool, Shape), ...]}, of which the own split's values are taken."""
@@ -41,20 +40,20 @@ class Values:
             if other != split
             for tool, shape in rows
             for slot in shape.slots
-            for item in _items(slot.value)
+            for item in items_of(slot.value)
         }
         for tool, shape in shapes[split]:
             for slot in shape.slots:
                 own = self.own.setdefault((tool, slot.path), {"values": [], "lengths": []})
-                own["values"] += _items(slot.value)
-                own["lengths"].append(len(_items(slot.value)))
+                own["values"] += items_of(slot.value)
+                own["lengths"].append(len(items_of(slot.value)))
         if split != "train":  # a text that training has, too, shows nothing; where there is no other, it has to do
             for (tool, path), own in self.own.items():
                 new = [value for value in own["values"] if (tool, path, str(value)) not in elsewhere]
                 own["values"] = new or own["values"]
 
     def draw(self, tool, slot):
-        """(value, entities that no other split may have)."""
+        """(a new value for a slot of a tool's request, the entities in it that no other split may have)."""
         schema, own = schema_at(self.tools[tool]["parameters"], slot.path), self.own[tool, slot.path]
         if not isinstance(slot.value, list):
             return self._one(slot.value, schema, own["values"], slot.path)
@@ -122,13 +121,14 @@ def schema_at(parameters, path):
     return parameters if isinstance(parameters, dict) else {}
 
 
-def is_free(schema):
-    """Whether any other words would do as well: a text without an enum, a pattern or a format."""
+def is_free(parameters, path):
+    """Whether any other words would do there as well: a text without an enum, a pattern or a format."""
+    schema = schema_at(parameters, path)
     inner = schema.get("items", schema)
     return isinstance(inner, dict) and not {"enum", "const", "pattern", "format"} & inner.keys()
 
 
-def _items(value):
+def items_of(value):
     return value if isinstance(value, list) else [value]
 
 

@@ -40,7 +40,7 @@ def request(phrasing, entities, rng):
     if literals and phrasing.family != "casual" and rng.random() < TYPO:
         at = rng.choice(literals)
         pieces[at] = typo(pieces[at], rng)
-    text = dress("".join(pieces), phrasing, 0 in literals, rng).strip()
+    text = dress("".join(pieces), phrasing.family, phrasing.end, 0 in literals, rng).strip()
     if phrasing.expression:
         values = {"expression": phrasing.expression.format(**digits)}
     elif phrasing.tool == "respond":
@@ -59,24 +59,24 @@ def typo(text, rng):
     return " ".join(words)
 
 
-def dress(body, phrasing, starts_literal, rng):
+def dress(body, family, end, starts_literal, rng):
     """Openers before, closers after: parted from the body, so that it is plain where an argument ends.
 
     An opener and "could you please" never come together: all that requests share across splits has to stay short.
     """
-    data, end = read_data("phrasings.json"), phrasing.end
-    request = phrasing.family not in (UNDRESSED | CHAT)
-    imperative = request and end == "." and phrasing.family not in NO_REQUESTER
+    data = read_data("phrasings.json")
+    request = family not in (UNDRESSED | CHAT)
+    imperative = request and end == "." and family not in NO_REQUESTER
     closer = rng.random() if request else 1
     if closer < CLOSER / 3:
         body = f"{body}, {rng.choice(data['please'] + data['urgency'] if imperative else data['please'])}"
-    opener = phrasing.family not in UNDRESSED and rng.random() < OPENER
+    opener = family not in UNDRESSED and rng.random() < OPENER
     if imperative and not opener and closer >= CLOSER / 3 and rng.random() < REQUESTER:
         requester = rng.choice(data["requesters"])
         body, starts_literal = f"{requester} {_lower_first(body) if starts_literal else body}", True
         end = "?" if requester.startswith(("Could", "Can", "Would", "Will")) else "."
     if opener:
-        opener = rng.choice(data["openers" if request and phrasing.family != "context" else "greetings"])
+        opener = rng.choice(data["openers" if request and family != "context" else "greetings"])
         body = f"{opener} {_lower_first(body) if starts_literal and opener[-1] in ',:' else body}"
     if CLOSER / 3 <= closer < CLOSER:
         thanks = rng.choice(data["closers"])

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 import tools as toolbox
-from playground import schemas, strict_json
+from playground import schemas
 from playground.data.exports import EXPORTS
 from playground.data.leaks import HeldOut, Shared
+from playground.run.errors import UserError
 
 SAMPLE = 1000  # records of a split that are kept to be looked at: examples, lengths in tokens
-META = ("id", "source", "meta")  # what other forms have no place for
+META = {"id": str, "source": str, "meta": dict}  # what other forms have no place for stands in a file beside
 
 
-class InvalidRecord(ValueError):
+class InvalidRecord(UserError):
     """A record must not be written; the message says what is wrong with its call."""
 
 
@@ -29,14 +30,16 @@ class Summary:
     """What a split holds, in memory that does not grow with it."""
 
     n: int = 0
-    counts: Counter = field(default_factory=Counter)  # of (tool, source)
+    calls: Counter = field(default_factory=Counter)  # {tool: records}
+    sources: Counter = field(default_factory=Counter)
     prompt_chars: Counter = field(default_factory=Counter)  # {length: records}
     completion_chars: Counter = field(default_factory=Counter)
     first: list = field(default_factory=list)
 
     def add(self, later):
         self.n += later.n
-        self.counts += later.counts
+        self.calls += later.calls
+        self.sources += later.sources
         self.prompt_chars += later.prompt_chars
         self.completion_chars += later.completion_chars
         self.first += later.first[: SAMPLE - len(self.first)]
@@ -46,10 +49,7 @@ class Writer:
     """Makes the text of records: the project's own JSON lines, and with `export` another form beside them."""
 
     def __init__(self, tools, export=None):
-        """Raises InvalidRecord for tools that cannot be written as UTF-8."""
         self.tools, self.export = tools, export
-        if bad := [name for name, tool in tools.items() if not strict_json.is_text(tool)]:
-            raise InvalidRecord(f"tool {bad[0]} has half a character (a lone surrogate) in it")
         self.validators = {name: schemas.validator(tool["parameters"]) for name, tool in tools.items()}
 
     def names(self, split):
@@ -63,12 +63,14 @@ class Writer:
             call = json.loads(record["completion"])
             validator = self.validators.get(call["tool"])
             if not validator or schemas.problems(validator, call["args"], call["tool"]):
-                raise InvalidRecord(f"{record['id']}: {toolbox.validate_call(call, self.tools)[0]}")
+                problem = toolbox.validate_call(call, self.tools)[0]
+                raise InvalidRecord(f"{record['id']}: {problem}: give another --source or tool file.")
             lines[0].append(toolbox.to_json(record))
             if self.export:
                 lines[1].append(toolbox.to_json(EXPORTS[self.export](record, self.tools)))
                 lines[2].append(toolbox.to_json({key: record[key] for key in META}))
-            summary.counts[call["tool"], record["source"]] += 1
+            summary.calls[call["tool"]] += 1
+            summary.sources[record["source"]] += 1
         summary.n, summary.first = len(records), records[:SAMPLE]
         summary.prompt_chars.update(len(record["prompt"]) for record in records)
         summary.completion_chars.update(len(record["completion"]) for record in records)

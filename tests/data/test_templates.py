@@ -13,6 +13,7 @@ from playground.data import entities, sources, templates
 from playground.data.leaks import MAX_OVERLAP, LeakError, _grams, leak_check
 from playground.data.templates import Train
 from playground.run import recipe
+from playground.run.errors import UserError
 from tests.conftest import ROOT
 
 SIZES = {"train": 500, "val": 100, "test": 400}
@@ -206,13 +207,13 @@ def test_a_subset_of_the_tools_gets_only_its_own_records(names):
 
 
 def test_a_tool_without_phrasings_is_refused_by_name():
-    with pytest.raises(ValueError, match="'book_flight'"):
+    with pytest.raises(UserError, match="'book_flight'"):
         build_splits({"train": 1}, TOOLS | {"book_flight": {}}, seed=0)
 
 
 def test_more_records_than_there_are_is_an_error(monkeypatch):
     monkeypatch.setattr(templates, "MAX_REPEATS", 0)
-    with pytest.raises(ValueError, match="more than the templates can make"):
+    with pytest.raises(UserError, match="more than the templates can make"):
         build_splits({"val": 1000}, {"respond": TOOLS["respond"]}, seed=0)
 
 

@@ -48,7 +48,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatc
     assert written[0] == written[1]
     lines = written[0][0]["train.jsonl"].decode().splitlines()
     assert [json.loads(line) for line in lines] == list(splits["train"])
-    assert summaries["train"].n == len(lines) == 210 == sum(summaries["train"].counts.values())
+    assert summaries["train"].n == len(lines) == 210 == sum(summaries["train"].calls.values())
 
 
 def test_the_leak_check_sees_every_chunk(tmp_path, monkeypatch):
@@ -72,12 +72,6 @@ def test_a_record_that_is_not_valid_is_never_written(completion, tmp_path):
     with pytest.raises(UserError, match="a: "):
         write(tmp_path, Dataset({"train": [record]}, TOOLS, "", ""), SETTINGS)
     assert not any(files(tmp_path).values())
-
-
-def test_a_tool_that_no_file_can_hold_is_one_sentence(tmp_path):
-    tools = TOOLS | {"send_email": TOOLS["send_email"] | {"description": "\ud800"}}
-    with pytest.raises(UserError, match="tool send_email has half a character"):
-        write(tmp_path, Dataset({"train": [], "val": []}, tools, "x", "y"), SETTINGS)
 
 
 def test_the_openai_file_holds_what_openai_reads_and_no_other_key(tmp_path):

@@ -27,10 +27,9 @@ CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 def kinds(row):
     """The formats that a row may be in, the likeliest first. A turn without a call tells nothing: then several may."""
-    turns = row["conversations"] if isinstance(row.get("conversations"), list) else []
-    turns = [turn for turn in turns if isinstance(turn, dict)]
+    turns = objects(row["conversations"], "conversations")
     text = json.dumps([turn.get("value", turn.get("content")) for turn in turns])
-    speakers = {turn.get("from", turn.get("role")) for turn in turns if isinstance(turn.get("from", ""), str)}
+    speakers = {str(turn.get("from", turn.get("role"))) for turn in turns}
     if "Action Input:" in text:
         return ["toolbench"]
     if {"function_call", "observation"} & speakers:
@@ -103,7 +102,7 @@ def read_toolace(row):
     """The conversation of a row whose calls are Python and whose tools stand in the prose of `system`."""
     turns = _turns(row)
     tools = tools_in(row["tools"]) if row.get("tools") else _tools_in_prose(turns)
-    names, messages = [tool.get("name") for tool in tools if isinstance(tool.get("name"), str)], []
+    names, messages = [tool["name"] for tool in tools], []
     for role, text in turns:
         if role == "assistant" and text.lstrip().startswith("[") and calls.looks_like(text, names):
             messages.append(message_of(read_calls(text, names)))

@@ -1,8 +1,8 @@
 """Conversations in OpenAI's form -> records: the one shape that every other format is brought into first.
 
-A conversation is {"messages": [...], "tools": [{"name", "description", "parameters"}, ...], "id", "meta"}. Each of
-its assistant messages becomes a record: what came before is the prompt, the call is the completion. Text for the
-user is a call to `respond`, so a record in the middle of a chat has lines of three kinds in its prompt:
+A conversation is {"messages": [...], "tools": [{"name", "description", "parameters"}, ...], "id"}. Each of its
+assistant messages becomes a record: what came before is the prompt, the call is the completion. Text for the user is a
+call to `respond`, so a record in the middle of a chat has lines of three kinds in its prompt:
 
     first request
     Call: {"tool": ..., "args": ...}
@@ -16,15 +16,15 @@ import json
 import re
 from collections import Counter
 
-from referencing.exceptions import Unresolvable
-
 import tools as toolbox
 from playground import schemas, strict_json
 from playground.data.imports import calls
+from playground.data.steps import record_of, write_prompt
 
 RESPOND = toolbox.load_tools()["respond"]
 MAX_NAME = 64  # characters; OpenAI's limit, as are the characters that a name may have
-MAX_LINES = 400  # of a prompt: each answer is a record with all that came before it, so this bounds what a row makes
+MAX_STEPS = 400  # of a prompt: each answer is a record with all that came before it, so this bounds what a row makes
+MAX_TEXT = 4000  # characters of a request that a user has written into a file, or of an answer to it
 RESULTS = ("tool", "function")  # the roles of messages with a result, the second from before tools were tools
 
 
@@ -70,10 +70,10 @@ class ToolSet:
                 raise BadRow(f"tool {name!r}: parameters are not the schema of an object")
             try:
                 schemas.check(writable(parameters, "its schema"))
+                description = writable(tool["description"] if isinstance(tool.get("description"), str) else "", "it")
             except ValueError as error:
                 raise BadRow(f"tool {name!r}: {error}") from None
             self._names[key] = valid = self._unique(name)
-            description = tool["description"] if isinstance(tool.get("description"), str) else ""
             self.tools[valid] = {"name": valid, "description": description, "parameters": parameters}
         return self._names[key]
 
@@ -93,11 +93,28 @@ def writable(value, what):
     return value
 
 
+def text_in(row, key):
+    """The text under a key of a row. Raises BadRow unless it is one, of at most MAX_TEXT characters."""
+    text = row.get(key)
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
+        raise BadRow(f"{key} is not a text of 1 to {MAX_TEXT} characters")
+    return writable(text, key)
+
+
 def objects(value, what):
     """The value, named `what`. Raises BadRow unless it is a list of objects."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise BadRow(f"{what} are not a list of objects")
     return value
+
+
+def read_call(text, tools, what):
+    """The call that a text, named `what`, holds: see `checked_call`. Raises BadRow."""
+    try:
+        call = toolbox.parse_call(text)
+    except toolbox.ParseError as error:
+        raise BadRow(f"{what} is no call: {error.kind}") from None
+    return checked_call(call["tool"], call["args"], tools)
 
 
 def checked_call(name, args, tools, names=()):
@@ -114,12 +131,9 @@ def checked_call(name, args, tools, names=()):
     call = {"tool": name, "args": in_order | args}
     try:
         toolbox.parse_call(toolbox.to_json(call))
-        errors = toolbox.validate_call(call, tools)
     except toolbox.ParseError as error:
         raise BadRow(f"the call is no readable JSON: {error.kind}") from None
-    except (Unresolvable, RecursionError) as error:
-        raise BadRow(f"the schema of {name} cannot be followed: {str(error)[:100]}") from None
-    if errors:
+    if errors := toolbox.validate_call(call, tools):
         raise BadRow(errors[0])
     if name == "respond":
         for said in call["args"].values():
@@ -171,20 +185,18 @@ def to_records(conversation, toolset, source, notes, cut=False):
 
 def _answers(conversation, names, tools, source, notes, cut):
     """A record, still without its id, of each answer, up to the first after which it cannot go on."""
-    messages, lines = objects(conversation["messages"], "messages"), []
-    meta = dict(conversation.get("meta", {}))
+    messages, steps, meta = objects(conversation["messages"], "messages"), [], {}
     for at, message in enumerate(messages):
         role = message.get("role")
         if role in ("system", "developer"):
             meta["system"] = _text(message)
         elif role == "user":
-            text = " ".join(_text(message).split())
-            lines.append(f"User: {text}" if lines else text)
+            steps.append(("user", " ".join(_text(message).split())))
         elif role == "assistant":
-            if not lines or not lines[0]:
+            if not steps or not steps[0][1]:
                 raise BadRow("nothing was asked before the first answer")
-            later = itertools.islice(messages, at + 1, None)
-            turns = _turns(message, list(itertools.takewhile(lambda message: message.get("role") in RESULTS, later)))
+            results = itertools.takewhile(lambda later: later.get("role") in RESULTS, messages[at + 1 :])
+            turns = _turns(message, list(results))
             for number, (name, args, *result) in enumerate(turns, 1):
                 try:
                     call = checked_call(names.get(name, name), args, tools, names)
@@ -194,11 +206,12 @@ def _answers(conversation, names, tools, source, notes, cut):
                     notes[f"calls that are not valid ({general(reason)})"] += 1
                     return
                 if message.get("weight") != 0:
-                    yield _record(lines, call, source, meta | {"tools": list(dict.fromkeys(names.values()))})
-                if len(lines) > MAX_LINES:
-                    raise BadRow(f"over {MAX_LINES} messages")
-                lines.append(f"Call: {toolbox.to_json(call)}")
-                lines += [f"Result: {toolbox.to_json(value)}" for value in result]
+                    told = {"tools": list(dict.fromkeys(names.values())), "tool": call["tool"]}
+                    told["turn"] = 1 + sum(step[0] == "call" for step in steps)
+                    yield record_of("", write_prompt(steps), call, source, meta | told)
+                if len(steps) > MAX_STEPS:
+                    raise BadRow(f"over {MAX_STEPS} messages")
+                steps.append(("call", call, *result))
                 last = number == len(turns) and at + 1 == len(messages)
                 if not result and call["tool"] != "respond" and not last:
                     notes["calls after one whose result is not given"] += 1
@@ -221,21 +234,6 @@ def _add_rejected(record, message, names, notes):
         notes["rejected responses that say what the chosen ones say"] += 1
     else:
         record["rejected"] = rejected
-
-
-def _record(lines, call, source, meta):
-    turn = 1 + sum(line.startswith("Call: ") for line in lines)
-    meta = meta | {"tool": call["tool"], "turn": turn}
-    return {"id": "", "prompt": "\n".join(lines), "completion": toolbox.to_json(call), "source": source, "meta": meta}
-
-
-def last_only(messages):
-    """The messages with all answers but the last as context, which makes no record."""
-    last = max((at for at, message in enumerate(messages) if message.get("role") == "assistant"), default=-1)
-    return [
-        message | {"weight": 0} if message.get("role") == "assistant" and at < last else message
-        for at, message in enumerate(messages)
-    ]
 
 
 def _turns(message, results):

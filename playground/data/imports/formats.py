@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from playground.data.imports import chats, messages
 from playground.data.imports.conversation import BadRow, in_form, objects
-from playground.data.imports.shapes import TYPES, calls_in, closed, functions, json_schema, message_of, value
+from playground.data.imports.shapes import TYPES, calls_in, closed, functions, json_schema, message_of, tools_in, value
 
 
 @dataclass(frozen=True)
@@ -19,36 +19,33 @@ class Format:
     read: object = None
 
 
-def look(row):
-    """The name of the format that a row looks most like. Raises BadRow if it looks like none."""
-    return _fitting(row)[0]
-
-
-def _fitting(row):
-    """The names of the formats that a row may be in, the likeliest first."""
+def fitting(row):
+    """The names of the formats that a row may be in, the likeliest first. Raises BadRow if it is in none."""
     if not isinstance(row, dict):
         raise BadRow("not a JSON object")
     if isinstance(row.get("prompt"), list):  # messages, where the project's own records have a text
         return ["trl"]
-    likeness = {}
-    for name, format in FORMATS.items():
-        telling = [key in row for key in format.keys if key != "id"]  # any format may have an id
-        likeness[name] = sum(telling) / len(telling)
-    name = max(likeness, key=likeness.get)  # of equally like ones the first, whose `kinds` tell them apart
-    if not likeness[name]:
+    lacking = {name: [key for key in own.keys if key not in row] for name, own in FORMATS.items()}
+    # Of equally like ones the first, whose `kinds` tell them apart.
+    name = min(FORMATS, key=lambda name: len(lacking[name]) / len(FORMATS[name].keys))
+    if len(lacking[name]) == len(FORMATS[name].keys):
         raise BadRow(f"no format that is known: its keys are {', '.join(map(str, row)) or 'none'}"[:200])
+    if lacking[name]:
+        raise BadRow(f"lacks {', '.join(lacking[name])}, which {FORMATS[name].label} has")
     return {"openai": messages.kinds, "hermes": chats.kinds}.get(name, lambda row: [name])(row)
+
+
+def require(row, name):
+    """Raise BadRow for a row of another format than `name`: the message says of which."""
+    names = fitting(row)
+    if name not in names:
+        raise BadRow(f"looks like {FORMATS[names[0]].label}, not like {FORMATS[name].label}")
 
 
 @in_form()
 def read(row, name):
-    """The row of format `name` as a conversation. Raises BadRow, naming the format that it looks like instead."""
-    fitting = _fitting(row)
-    if name not in fitting:
-        raise BadRow(f"looks like {FORMATS[fitting[0]].label}, not like {FORMATS[name].label}")
-    missing = [key for key in FORMATS[name].keys if key not in row]
-    if missing and not (name == "hermes" and "messages" in row) and name != "trl":
-        raise BadRow(f"lacks {', '.join(missing)}")
+    """The row of format `name` as a conversation. Raises BadRow."""
+    require(row, name)
     return FORMATS[name].read(row)
 
 
@@ -56,8 +53,7 @@ def _xlam(row):
     """xLAM and APIGen: {"query", "tools", "answers"}, the last two as JSON in a string."""
     answers = objects(value(row["answers"], "answers are"), "answers")
     calls = [(answer.get("name"), answer.get("arguments", {})) for answer in answers]
-    tools = functions(value(row["tools"], "tools are"))
-    tools = [tool | {"parameters": _xlam_schema(tool.get("parameters"))} for tool in tools]
+    tools = tools_in(row["tools"], _xlam_schema)
     return {"messages": [{"role": "user", "content": row["query"]}, message_of(calls)], "tools": tools}
 
 
@@ -88,14 +84,13 @@ def _python_type(kind):
 
 def _bfcl(row):
     """The leaderboard: {"id", "question": [[messages]], "function"}, and "ground_truth" from a file of its own."""
-    if "ground_truth" not in row and "irrelevance" not in str(row["id"]):
-        raise BadRow(f"lacks ground_truth: no answer to {row['id']} in possible_answer/")
+    if "ground_truth" not in row and "irrelevance" not in str(row.get("id")):
+        raise BadRow(f"lacks ground_truth: no answer to {row.get('id')} in possible_answer/")
     questions = row["question"]
     asked = questions[0] if isinstance(questions, list) and questions else None
     if not isinstance(asked, list) or len(questions) > 1:
         raise BadRow("a question of several turns, whose answers are code")
-    entries = functions(row["function"] if isinstance(row["function"], list) else [row["function"]])
-    tools = [tool | {"parameters": closed(json_schema(tool.get("parameters")))} for tool in entries]
+    tools = tools_in(row["function"], lambda parameters: closed(json_schema(parameters)))
     schemas = {tool.get("name"): tool["parameters"] for tool in tools}
     calls = []
     for answer in row.get("ground_truth", []):
@@ -160,8 +155,8 @@ FORMATS = {
     "project": Format("the project's own records", ("prompt", "completion"), "your own data"),
     "openai": Format("OpenAI fine-tuning", ("messages",), "your own data", messages.read),
     "xlam": Format("xLAM", ("query", "tools", "answers"), "CC BY 4.0 as published by Salesforce", _xlam),
-    "bfcl": Format("the Berkeley leaderboard", ("id", "question", "function"), "Apache-2.0 as published", _bfcl),
-    "bfcl_answers": Format("the Berkeley leaderboard's answers", ("id", "ground_truth"), ""),
+    "bfcl": Format("the Berkeley leaderboard", ("question", "function"), "Apache-2.0 as published", _bfcl),
+    "bfcl_answers": Format("the Berkeley leaderboard's answers", ("ground_truth",), ""),
     "glaive": Format("Glaive function-calling", ("system", "chat"), "Apache-2.0 as published by Glaive", _glaive),
     "hermes": Format("Hermes", ("conversations",), "Apache-2.0 as published by Nous Research", chats.read_hermes),
     "toolace": Format("ToolACE", ("conversations",), "Apache-2.0 as published", chats.read_toolace),
@@ -173,5 +168,5 @@ FORMATS = {
     "when2call": Format("When2Call", ("messages",), "CC BY 4.0 as published by NVIDIA", messages.read),
     "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation"), ""),
     "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id"), ""),
-    "toolbench": Format("ToolBench", ("id", "conversations"), "Apache-2.0 as published"),
+    "toolbench": Format("ToolBench", ("conversations",), "Apache-2.0 as published"),
 }

@@ -7,7 +7,7 @@ in <TOOLCALL> tags, and pairs of responses.
 
 import json
 
-from playground.data.imports.conversation import BadRow, last_only, objects
+from playground.data.imports.conversation import BadRow, objects
 from playground.data.imports.shapes import calls_in, message_of, tools_in, value
 
 OPENING, CLOSING = "<TOOLCALL>", "</TOOLCALL>"
@@ -40,7 +40,9 @@ def read(row):
     answer = row.get("chosen_response", row.get("chosen", row.get("completion")))
     messages = objects(messages if answer is None else messages + _said(answer), "messages")
     messages = [_opened(message, tools) for message in messages]
-    conversation = {"messages": messages if answer is None else last_only(messages), "tools": tools}
+    if answer is not None:  # what was said before it is context, which makes no record
+        messages = [*(message | {"weight": 0} for message in messages[:-1]), messages[-1]]
+    conversation = {"messages": messages, "tools": tools}
     if rejected is not None:
         conversation["rejected"] = _opened(objects(_said(rejected), "rejected messages")[-1], tools)
     return conversation

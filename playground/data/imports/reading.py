@@ -16,7 +16,6 @@ MAX_ENTRY = 64 * MAX_LINE  # characters of an array's entry; a longer one cannot
 MAX_BAD = 0.2  # of the rows; with more, the file is not what it was taken for
 SHOWN = 10  # bad rows that are named
 REASONS = 5  # for which rows were refused, named with their counts
-TAIL = 10  # characters at the end of a block that may be half a word of JSON, such as -Infinity or \\u00e9
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.json)(?<!\.jsonl)(?<!\.ndjson)(?<!\.txt)")
 
 
@@ -24,26 +23,28 @@ class Report:
     """What became of the rows of one source: how many were read, which were bad, what was left out of good ones."""
 
     def __init__(self, path):
-        self.path, self.rows, self.bad, self.reasons, self.notes = path, 0, [], Counter(), Counter()
-        self.format, self.pairs, self.first = None, [], {}  # {reason: the number of the first row that has it}
+        self.path, self.rows, self.format, self.pairs = path, 0, None, []
+        self.reasons, self.first = Counter(), {}  # why rows were refused: how many were, and which was the first
+        self.notes = Counter()  # what was left out of the others
 
     @contextlib.contextmanager
     def row(self, place):
         """A block that reads one more row; a BadRow in it is noted with its place, "file:line"."""
         self.rows += 1
         try:
-            yield
+            with in_form():
+                yield
         except BadRow as bad:
             reason = " ".join(str(bad).split())
-            if len(self.bad) < SHOWN:
-                self.bad.append(f"{place}: {reason[:300]}")
+            if self.reasons.total() < SHOWN:
+                print(f"{place}: {reason[:300]}", file=sys.stderr)
             self.reasons[general(reason)] += 1
             self.first.setdefault(general(reason), str(place).rpartition(":")[2])
 
     def read(self, rows, parse, path=None):
         """Iterator over parse(number, row) of the `rows` that can be used; the others are noted. path: their file."""
         for number, row in rows:
-            with self.row(f"{path or self.path}:{number}"), in_form():
+            with self.row(f"{path or self.path}:{number}"):
                 if isinstance(row, BadRow):
                     raise row
                 yield parse(number, row)
@@ -58,10 +59,8 @@ class Report:
     def finish(self):
         """Say on standard error what was skipped. Raises UserError for no rows at all, or too many bad ones."""
         skipped = self.reasons.total()
-        for line in self.bad:
-            print(line, file=sys.stderr)
-        if skipped > len(self.bad):
-            print(f"... and {skipped - len(self.bad)} more", file=sys.stderr)
+        if skipped > SHOWN:
+            print(f"... and {skipped - SHOWN} more", file=sys.stderr)
         if not self.rows:
             raise UserError(f"{self.path} has no rows: give a file with one JSON object on each line.")
         if skipped > MAX_BAD * self.rows:
@@ -76,8 +75,7 @@ class Report:
 def rows(path, text=False):
     """Iterator over (number, row) of a file of JSON lines, of one JSON array, or with `text` of lines of text.
 
-    A bad row is a BadRow. Memory is that of one row. Raises UserError for a file that cannot be read or an array that
-    breaks off.
+    A bad row is a BadRow. Memory is that of one row.
     """
     try:
         with Path(path).open("rb") as file:
@@ -115,34 +113,26 @@ def _parsed(line, text):
 def _array(path, file):
     """The entries of a JSON array, of which no more than one and a block is in memory."""
     decoder, json_decoder = codecs.getincrementaldecoder("utf-8-sig")(), json.JSONDecoder()
-    text, number, ended = "", 0, False
+    text, at, number, ended = "", 0, 0, False
     try:
-        while not ended:
-            block = file.read(max(MAX_LINE, len(text)))  # twice as much of an entry each time that it is tried
-            ended = not block
-            text += decoder.decode(block, ended)
-            at = 0
-            while True:
-                start = re.compile(r"[\s,]*" if number else r"\s*\[?\s*").match(text, at).end()
-                if text[start : start + 1] == "]":
-                    return
-                try:
-                    row, end = json_decoder.raw_decode(text, start)
-                except ValueError as error:
-                    where, why = getattr(error, "pos", 0), getattr(error, "msg", str(error)[:100])
-                    goes_on = not ended and (where > len(text) - TAIL or why.startswith("Unterminated string"))
-                    if goes_on and len(text) - start > MAX_ENTRY:
-                        goes_on, why = False, f"or is over {MAX_ENTRY // MAX_LINE} MB"
-                    if not goes_on:
-                        raise UserError(f"{path}: entry {number + 1} of the array is not JSON ({why}).") from None
-                    at = start
-                    break
-                if end == len(text) and not ended:
-                    at = start  # so may a number
-                    break
+        while True:
+            start = re.compile(r"[\s,]*" if number else r"\s*\[?\s*").match(text, at).end()
+            if text[start : start + 1] == "]":
+                return
+            try:
+                row, end = json_decoder.raw_decode(text, start)
+                is_whole, why = end < len(text) or ended, ""  # a number may go on in the next block
+            except ValueError as error:
+                is_whole, why = False, getattr(error, "msg", str(error)[:100])
+            if is_whole:
                 number, at = number + 1, end
                 yield number, BadRow("over 1 MB") if end - start > MAX_LINE else row
-            text = text[at:]
+            elif ended or len(text) - start > MAX_ENTRY:
+                size = "" if ended else f" or is over {MAX_ENTRY // MAX_LINE} MB"
+                raise UserError(f"{path}: entry {number + 1} of the array is not JSON ({why}){size}.")
+            else:
+                block = file.read(max(MAX_LINE, len(text)))  # twice as much of an entry each time that it is tried
+                text, at, ended = text[at:] + decoder.decode(block, not block), 0, not block
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: save it as UTF-8.") from None
     except RecursionError:

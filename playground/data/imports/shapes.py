@@ -10,14 +10,13 @@ from playground.data.imports.conversation import BadRow, objects
 
 NO_TOOL = read_data("phrasings.json")["replies"]["no_tool"]  # the answer where a row says that no tool fits
 
-# JSON Schema's name for what the formats call a type, in lower case; any other is a string, as in ToolBench.
-TYPES = {
-    "str": "string", "string": "string", "char": "string", "int": "integer", "integer": "integer", "long": "integer",
-    "float": "number", "double": "number", "number": "number", "numeric": "number", "bool": "boolean",
-    "boolean": "boolean", "dict": "object", "object": "object", "map": "object", "hashmap": "object", "list": "array",
-    "array": "array", "tuple": "array", "set": "array", "arraylist": "array", "null": "null", "any": None,
-    "union": None,
+# JSON Schema's names for types, and what the formats call them, in lower case; any other is a string, as in ToolBench.
+NAMES = {
+    "string": "str string char", "integer": "int integer long", "number": "float double number numeric",
+    "boolean": "bool boolean", "object": "dict object map hashmap", "array": "list array tuple set arraylist",
+    "null": "null", None: "any union",
 }  # fmt: skip
+TYPES = {name: kind for kind, names in NAMES.items() for name in names.split()}
 
 
 def json_schema(parameters):
@@ -84,7 +83,7 @@ def functions(entries):
     return objects([entry.get("function", entry) if isinstance(entry, dict) else entry for entry in entries], "tools")
 
 
-def tools_in(entries):
+def tools_in(entries, to_schema=json_schema):
     """Tools from such a list, or from its text, with JSON Schema for their parameters."""
     found = functions(value(entries or [], "tools are"))
-    return [tool | {"parameters": json_schema(tool.get("parameters"))} for tool in found]
+    return [tool | {"parameters": to_schema(tool.get("parameters"))} for tool in found]

@@ -1,7 +1,7 @@
 """ToolBench (Qin et al. 2023, arXiv:2307.16789): its two released forms as tools and records.
 
-- DFS answer trees, answer/G*_answer/ID_*.json, with their queries and APIs in instruction/G*_query.json. A path
-  from the root to a `Finish` that gives an answer is one way to answer the query.
+- DFS answer trees, answer/G*_answer/ID_*.json. A path from the root to a `Finish` that gives an answer is one way to
+  answer the query. All APIs, those without an answer too, are in instruction/G*_query.json.
 - toolllama_G123_dfs_train.json, the training file made from them: one such path a row, as a conversation.
 
 Either way a path becomes a conversation, of which conversation.py makes the records; `Finish` is `respond` here.
@@ -23,7 +23,7 @@ def load(path):
     """(records, tools, report, files) of the ToolBench data below `path`, or None where there is none.
 
     The report's rows are files, and the rows of the training file. `report.notes` counts paths and calls that made
-    no record, by reason. Raises UserError if too many files are bad.
+    no record, by reason.
     """
     files = sorted(file for file in Path(path).rglob("*.json") if file.is_file())
     of_queries = [file for file in files if re.fullmatch(r"G\d_query\.json", file.name)]
@@ -34,10 +34,10 @@ def load(path):
         return None
     report, toolset, records = reading.Report(path), ToolSet(), []
     report.format = "toolbench"
-    queries, apis = _queries(of_queries, report)
+    apis = _apis(of_queries, report)
     for file in of_answers:
         with report.row(file):
-            records += _answer_tree(file, queries, toolset, report.notes)
+            records += _answer_tree(file, toolset, report.notes)
     for file in of_conversations:
         read = functools.partial(_conversation, file.stem, toolset, report.notes)
         records += itertools.chain.from_iterable(report.read(reading.rows(file), read, file))
@@ -52,15 +52,14 @@ def load(path):
     return records, toolset.ordered(), report, files
 
 
-def _queries(files, report):
-    """({id: query}, [api, ...]) of the query files; ids of different files are told apart as "G1/12"."""
-    queries, apis = {}, {}
+def _apis(files, report):
+    """The APIs that the query files list, each once."""
+    apis = {}
     for file in files:
-        with report.row(file), in_form():
+        with report.row(file):
             for row in json.loads(file.read_bytes()):
-                queries[f"{file.name[:2]}/{row['query_id']}"] = row["query"]
                 apis |= {(api["tool_name"], api["api_name"]): api for api in row["api_list"]}
-    return queries, list(apis.values())
+    return list(apis.values())
 
 
 def _api_name(api):
@@ -101,12 +100,9 @@ def _functions(functions):
     return tools
 
 
-@in_form()
-def _answer_tree(file, queries, toolset, notes):
+def _answer_tree(file, toolset, notes):
     tree = json.loads(file.read_bytes())
-    generation = tree["answer_generation"]
-    query = generation.get("query") or queries[f"{file.parent.name[:2]}/{file.name.split('_')[0]}"]
-    tools = _functions(generation["function"])
+    query, tools = tree["answer_generation"]["query"], _functions(tree["answer_generation"]["function"])
     paths = list(_paths(tree["tree"]["tree"]))
     for tool in tools:
         toolset.add(tool)
@@ -150,12 +146,12 @@ def _final_answer(step):
 def _path_records(query, steps, tools, number, toolset, notes):
     """The records of a path, up to the first call that its schema rejects."""
     messages = [{"role": "user", "content": query}]
-    for action, text, observation in steps:
-        answer = _final_answer((action, text, observation))
-        if answer is not None:
+    for step in steps:
+        action, given, observation = step
+        if (answer := _final_answer(step)) is not None:
             messages.append({"role": "assistant", "content": answer})
             break
-        messages += [message_of([(action, text or "{}")]), {"role": "tool", "content": observation}]
+        messages += [message_of([(action, given or "{}")]), {"role": "tool", "content": observation}]
     conversation = {"messages": messages, "tools": tools, "id": number}
     return to_records(conversation, toolset, "toolbench", notes, cut=True)
 

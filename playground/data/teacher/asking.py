@@ -20,10 +20,7 @@ from playground.run.files import sha256
 
 
 def load_model(name, settings):
-    """(tokenizer, model, files of weights, whether a stage trained it) of a stage, its folder, or any causal LM.
-
-    Raises UserError for a stage that has not run and for a model that is not there.
-    """
+    """(tokenizer, model, files of weights, whether a stage trained it) of a stage, its folder, or any causal LM."""
     from playground.model import loading
 
     folder = Path(name) if Path(name, "manifest.json").exists() else Path(settings["output_dir"], name)
@@ -54,15 +51,9 @@ class LocalTeacher:
         section = self.settings["teacher"]
         if self.examples:
             prompts = [prompting.few_shot(prompt, self.examples, self.tools, self.tokenizer) for prompt in prompts]
-        return {
-            "weights": self.weights,
-            "schema": self.schema,
-            "prompts": prompts,
-            "samples": section["samples"],
-            "temperature": section["temperature"],
-            "generate": self.settings["generate"],
-            "seed": self.settings["seed"] + index,
-        }
+        sampling = {key: section[key] for key in ("samples", "temperature")}
+        sampling |= {"generate": self.settings["generate"], "seed": self.settings["seed"] + index}
+        return {"weights": self.weights, "schema": self.schema, "prompts": prompts} | sampling
 
     def ask(self, question):
         """[[text of each sample] for each prompt]."""
@@ -77,7 +68,7 @@ class LocalTeacher:
 
 
 def teacher_for(settings, tools, labelled):
-    """The recipe's teacher, that may be shown some `labelled` records. Raises UserError if it cannot be used."""
+    """The recipe's teacher, that may be shown some `labelled` records."""
     return (EndpointTeacher if settings["teacher"]["url"] else LocalTeacher)(settings, tools, labelled)
 
 
@@ -85,7 +76,7 @@ def ask_all(teacher, prompts, cache):
     """[[text of each sample] for each prompt]. What the file `cache` knows is not asked again.
 
     Each answer is written there as it comes, so a run that breaks off has lost nothing, and one with other filters
-    asks nothing. Raises UserError where an endpoint cannot be used.
+    asks nothing.
     """
     from tqdm import tqdm
 
@@ -99,14 +90,13 @@ def ask_all(teacher, prompts, cache):
             known[row["question"]] = row["samples"]
     new = [index for index, key in enumerate(keys) if key not in known]
     cache.parent.mkdir(parents=True, exist_ok=True)
-    lock = threading.Lock()
+    lock, known_before = threading.Lock(), len(prompts) - sum(len(blocks[index]) for index in new)
     try:
         with (
             cache.open("a", encoding="utf-8") as file,
-            tqdm(total=len(prompts), desc="asking", unit=" requests", disable=None) as bar,
+            tqdm(total=len(prompts), initial=known_before, desc="asking", unit=" requests", disable=None) as bar,
             ThreadPoolExecutor(teacher.workers) as pool,
         ):
-            bar.update(len(prompts) - sum(len(blocks[index]) for index in new))
 
             def ask(index):
                 samples = teacher.ask(questions[index])

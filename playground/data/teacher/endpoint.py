@@ -45,8 +45,8 @@ class EndpointTeacher:
     block, workers = 1, 4
 
     def __init__(self, settings, tools, labelled):
-        self.settings, self.seed, self.schema = settings["teacher"], settings["seed"], toolbox.call_schema(tools)
-        self.max_tokens = settings["generate"]["max_new_tokens"]
+        self.settings, self.schema = settings["teacher"], toolbox.call_schema(tools)
+        self.max_tokens, self.seed = settings["generate"]["max_new_tokens"], settings["seed"]
         self.url = self.settings["url"].rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.key = _key_for(self.url, recipe.said(settings, "teacher", "url"))
         count = self.settings["demonstrations"]
@@ -81,15 +81,13 @@ class EndpointTeacher:
 
     def _choices(self, body):
         """The texts of one answer, at least one. Raises EndpointError."""
-        attempt = 1
-        while True:
+        for attempt in range(self.settings["attempts"]):
+            time.sleep(BACKOFF * 2 ** (attempt - 1) if attempt else 0)
             try:
                 return self._attempt(body)
             except _Later as reason:
-                if attempt == self.settings["attempts"]:
-                    raise EndpointError(f"no usable answer in {attempt} attempts ({reason})") from None
-            time.sleep(BACKOFF * 2 ** (attempt - 1))
-            attempt += 1
+                why = reason
+        raise EndpointError(f"no usable answer in {attempt + 1} attempts ({why})")
 
     def _attempt(self, body):
         variant = self.variant

@@ -55,10 +55,7 @@ def _writer(settings, tools):
 
 
 def more_examples(examples, tools, settings):
-    """(examples like those of examples.py, {why: requests left out}, files read): what a teacher adds to `examples`.
-
-    Raises UserError for a teacher that is not there or cannot be reached, and where nothing that it writes is kept.
-    """
+    """(examples like those of examples.py, {why: requests left out}, files read): what a teacher adds to `examples`."""
     section, cache = settings["teacher"], Path(settings["output_dir"], toolformer.CACHE)
     writer = _writer(settings, tools)
     questions = list(_questions(examples, tools, settings["seed"]))

@@ -26,13 +26,12 @@ from pathlib import Path
 import tools as toolbox
 from playground.data import templates
 from playground.data.imports import reading
-from playground.data.imports.conversation import BadRow, checked_call, writable
-from playground.data.steps import write_prompt
+from playground.data.imports.conversation import MAX_TEXT, BadRow, read_call, text_in
+from playground.data.steps import record_of, write_prompt
 from playground.data.teacher import asking
 from playground.model import prompting
 from playground.run.errors import UserError
 
-MAX_TEXT = 4000  # characters of a request or an answer
 SECOND_TURN = 6  # one in so many kept calls also gives the answer to its result: as often as in the templates
 CACHE = "02_create_dataset.asked.jsonl"  # in the output folder: all that teachers have said
 
@@ -56,10 +55,7 @@ def drop_label(record, tools):
 
 
 def read_requests(path):
-    """The requests in a file: lines of text (.txt), or JSON rows of a text or {"prompt": ..., "answer": ...}.
-
-    Bad rows are named on standard error. Raises UserError for a file that cannot be read or has too many of them.
-    """
+    """The requests in a file: lines of text (.txt), or JSON rows of a text or {"prompt": ..., "answer": ...}."""
     report = reading.Report(path)
     requests = list(report.read(reading.rows(path, text=str(path).endswith(".txt")), _request))
     report.finish()
@@ -68,19 +64,12 @@ def read_requests(path):
 
 def _request(_, row):
     row = {"prompt": row} if isinstance(row, str) else row
-    for name in ["prompt"] if row.get("answer") is None else ["prompt", "answer"]:
-        text = row.get(name)
-        if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT:
-            raise BadRow(f"{name} is not a text of 1 to {MAX_TEXT} characters")
-        writable(text, name)
-    return {"prompt": " ".join(row["prompt"].split()), "answer": row.get("answer"), "meta": {}}
+    prompt, answered = text_in(row, "prompt"), row.get("answer") is not None
+    return {"prompt": " ".join(prompt.split()), "answer": text_in(row, "answer") if answered else None, "meta": {}}
 
 
 def add_records(requests, labelled, tools, settings):
-    """(records, {why: how many requests were left out}, files read): what the teacher adds to the labelled records.
-
-    Raises UserError for a teacher that is not there or cannot be reached, and where no call passes the filters.
-    """
+    """(records, {why: how many requests were left out}, files read): what the teacher adds to the labelled records."""
     section = settings["teacher"]
     teacher = asking.teacher_for(settings, tools, labelled)
     samples = asking.ask_all(teacher, [row["prompt"] for row in requests], Path(settings["output_dir"], CACHE))
@@ -125,9 +114,8 @@ def sampled_calls(texts, tools):
     """[(call, how many samples are it), ...] of the samples that are valid, the commonest first."""
     calls = Counter()
     for text in texts:
-        with contextlib.suppress(toolbox.ParseError, BadRow):
-            call = toolbox.parse_call(text)
-            calls[toolbox.to_json(checked_call(call["tool"], call["args"], tools))] += 1
+        with contextlib.suppress(BadRow):
+            calls[toolbox.to_json(read_call(text, tools, "a sample"))] += 1
     return [(json.loads(text), count) for text, count in calls.most_common()]
 
 
@@ -203,6 +191,5 @@ def to_records(kept, tools):
             turns.append((f"{identity}.1", toolbox.with_results(row["prompt"], [(call, row["result"])]), answer))
         for turn, (name, prompt, said) in enumerate(turns, 1):
             meta = row["meta"] | {"agree": row["agree"], "loss": row["loss"], "tool": said["tool"], "turn": turn}
-            record = {"id": name, "prompt": prompt, "completion": toolbox.to_json(said)}
-            records.append(record | {"source": "teacher", "meta": meta})
+            records.append(record_of(name, prompt, said, "teacher", meta))
     return records

@@ -208,7 +208,7 @@ def test_a_row_that_lacks_a_key_is_refused_by_the_name_of_the_key(name):
 @pytest.mark.parametrize("row", [[], 3, "text", None, {}, {"a": 1}])
 def test_what_looks_like_no_format_is_refused(row):
     with pytest.raises(BadRow):
-        formats.look(row)
+        formats.fitting(row)
 
 
 JSON = st.recursive(
@@ -328,6 +328,7 @@ def test_a_bad_conversation_is_refused_with_its_reason(messages, reason):
         ({"name": "a", "parameters": {"type": "object", "properties": 3}}, "not a JSON Schema"),
         ({"name": "a", "parameters": {"type": "object", "$ref": "http://127.0.0.1/x"}}, "leads nowhere"),
         ({"name": "a", "parameters": {"type": "object", "title": "\ud800"}}, "surrogate"),
+        ({"name": "a", "description": "\ud800"}, "surrogate"),
     ],
 )
 def test_a_bad_tool_is_refused_with_its_reason(tool, reason):

@@ -198,7 +198,7 @@ def write_lines(path, rows):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_format_is_recognized_and_read_with_its_tools(name):
     row, expected = ROWS[name]
-    assert formats.look(row) == name
+    assert formats.fitting(row)[0] == name
     found, tools, notes = convert(row, name)
     assert calls_of(found) == expected and not notes
     assert not any(toolbox.validate_call(toolbox.parse_call(record["completion"]), tools) for record in found)
@@ -228,7 +228,7 @@ def test_what_was_said_before_stands_in_the_prompt():
 
 def test_trls_other_layouts_are_read_too():
     parted = {"prompt": TRL["messages"][:1], "completion": TRL["messages"][1:2], "tools": json.dumps(TRL["tools"])}
-    assert formats.look(parted) == "trl" and calls_of(convert(parted, "trl")[0]) == [CALL]
+    assert formats.fitting(parted) == ["trl"] and calls_of(convert(parted, "trl")[0]) == [CALL]
     filled = json.loads(json.dumps(TRL))
     filled["messages"][1]["tool_calls"][0]["function"]["arguments"]["port"] = None  # another tool's, on the hub
     filled["tools"][0]["function"]["parameters"]["properties"]["port"] = None
@@ -242,7 +242,8 @@ def test_rows_without_a_call_are_read_as_the_files_format():
 
 
 def test_calls_in_tags_are_read_in_when2call():
-    assert formats.look(WHEN2CALL_CALL) == "when2call" and calls_of(convert(WHEN2CALL_CALL, "when2call")[0]) == [CALL]
+    assert formats.fitting(WHEN2CALL_CALL)[0] == "when2call"
+    assert calls_of(convert(WHEN2CALL_CALL, "when2call")[0]) == [CALL]
 
 
 def test_a_preferred_response_makes_a_record_and_with_the_other_a_pair(tmp_path):
