@@ -61,57 +61,57 @@ class Nfa:
         """The Dfa of the texts from `start` to `final`."""
         edges = {0} | {edge for arrows in self.arrows for low, high, _ in arrows for edge in (low, high + 1)}
         cuts = sorted(edge for edge in edges if edge < 256)
-        classes = np.searchsorted(cuts, np.arange(256), side="right") - 1
+        classes = (np.searchsorted(cuts, np.arange(256), side="right") - 1).tolist()
         begin = self.close([start])
         begin = self.close(begin | self.move(begin, BEGIN))
-        numbers, rows, queue, closed, work = {begin: 0}, [], deque([begin]), {}, 0
-        while queue:
+        work = 0
+
+        @functools.cache
+        def closed(states):
+            nonlocal work
+            found = self.close(states)
+            work += len(found)
+            if work > MAX_SUBSETS:
+                raise TooLarge(f"an automaton of sets of over {MAX_SUBSETS} states")
+            return found
+
+        def row_of(state):
             reached = [set() for _ in cuts]
-            for low, high, after in (arrow for state in queue.popleft() for arrow in self.arrows[state]):
+            for low, high, after in (arrow for part in state for arrow in self.arrows[part]):
                 if high < 256:
                     for i in range(classes[low], classes[high] + 1):
                         reached[i].add(after)
-            row = []
-            for states in map(frozenset, reached):
-                if states not in closed:
-                    closed[states] = self.close(states)
-                    work += len(closed[states])
-                    if work > MAX_SUBSETS:
-                        raise TooLarge(f"an automaton of sets of over {MAX_SUBSETS} states")
-                row.append(_number(closed[states], numbers, queue, len(cuts)) if states else -1)
-            rows.append(row)
-        accepting = [final in state or final in self.close(self.move(state, END)) for state in numbers]
-        return Dfa(classes, rows, accepting, [self.partial.isdisjoint(state) for state in numbers])
+            return [closed(frozenset(states)) if states else None for states in reached]
+
+        states, rows = explore(begin, row_of)
+        accepting = [final in state or final in self.close(self.move(state, END)) for state in states]
+        return Dfa(classes, rows, accepting, [self.partial.isdisjoint(state) for state in states])
 
 
-def _number(key, numbers, queue, classes):
-    """The number of a state of the automaton that is being made: a new one where it has none yet."""
-    if key not in numbers:
-        if (len(numbers) + 1) * classes > MAX_DFA_CELLS:
-            raise TooLarge(f"an automaton of more than {len(numbers)} states")
-        numbers[key] = len(numbers)
-        queue.append(key)
-    return numbers[key]
+def explore(start, row_of):
+    """(the states of an automaton as they are met, for each a row of the numbers of those that follow, -1 for none).
 
-
-class Arrows(dict):
-    """{state: {byte: state after it}}, each made when it is first asked for."""
-
-    def __init__(self, table, classes):
-        self.table, self.classes = table, classes
-
-    def __missing__(self, state):
-        following = enumerate(self.table[state, self.classes].tolist())
-        self[state] = {byte: after for byte, after in following if after >= 0}
-        return self[state]
+    row_of(state): for each class of bytes the state after it, or None.
+    """
+    numbers, states, rows = {start: 0}, [start], []
+    for state in states:  # which grows
+        row = row_of(state)
+        for after in row:
+            if after is not None and after not in numbers:
+                if (len(numbers) + 1) * len(row) > MAX_DFA_CELLS:
+                    raise TooLarge(f"an automaton of more than {len(numbers)} states")
+                numbers[after] = len(numbers)
+                states.append(after)
+        rows.append([numbers.get(after, -1) for after in row])
+    return states, rows
 
 
 class Dfa:
     """State 0 is the first; table[state, classes[byte]] is the next one, or -1.
 
     accepting: where a text may end. whole: where a character has ended. distance: bytes to the nearest end; states
-    from which no end can be reached are not entered. toward: the byte that leads there. next: for each state,
-    {byte: state after it}.
+    from which no end can be reached are not entered. toward: the byte that leads there. next(state): {byte: state
+    after it}.
     """
 
     def __init__(self, classes, rows, accepting, whole=None):
@@ -121,7 +121,11 @@ class Dfa:
         self.distance, self.toward = self._distances()
         dead = [state for state, distance in enumerate(self.distance) if distance is None]
         self.table[np.isin(self.table, dead)] = -1
-        self.next = Arrows(self.table, self.classes)
+        self.next = functools.cache(self._next)
+
+    def _next(self, state):
+        following = enumerate(self.table[state, self.classes].tolist())
+        return {byte: after for byte, after in following if after >= 0}
 
     def _distances(self):
         byte_of = [int(np.flatnonzero(self.classes == c)[0]) for c in range(self.table.shape[1])]
@@ -146,7 +150,7 @@ class Dfa:
         count = np.zeros(len(self.distance), dtype=np.int64)
         for state in sorted(np.flatnonzero(~self.accepting), key=lambda state: self.distance[state] or 0):
             if self.distance[state]:
-                after = self.next[state][self.toward[state]]
+                after = self.next(state)[self.toward[state]]
                 count[state] = count[after] + self.whole[after]
         shortcuts = (self.table >= 0) & (count[self.table] + self.whole[self.table] < count[:, None])
         return None if shortcuts.any() else count.tolist()
@@ -160,16 +164,16 @@ class Dfa:
         text = []
         while self.distance[state]:
             text.append(self.toward[state])
-            state = self.next[state][text[-1]]
+            state = self.next(state)[text[-1]]
         return bytes(text)
 
     def accepts(self, data):
         state = 0
         for byte in data:
-            state = self.next[state].get(byte)
+            state = self.next(state).get(byte)
             if state is None:
                 return False
-        return bool(self.accepting[state]) and not self.is_empty
+        return bool(self.accepting[state])
 
 
 @functools.lru_cache(maxsize=256)
@@ -183,25 +187,15 @@ def with_mark(dfa):
     return Dfa(classes, table[:, used], np.arange(states + 1) == states, np.append(dfa.whole, True))
 
 
-def without(dfa, bytes_out):
-    """The Dfa of the texts that another accepts and that hold none of these bytes."""
-    width = dfa.table.shape[1]
-    gone = np.isin(np.arange(256), list(bytes_out))
-    used, classes = np.unique(np.where(gone, width, dfa.classes), return_inverse=True)
-    table = np.column_stack([dfa.table, np.full(len(dfa.table), -1)])
-    return Dfa(classes, table[:, used], dfa.accepting, dfa.whole)
-
-
 def intersect(left, right):
     """The Dfa of the texts that both accept (the product construction)."""
     pairs, classes = np.unique(np.stack([left.classes, right.classes]), axis=1, return_inverse=True)
-    numbers, rows, queue = {(0, 0): 0}, [], deque([(0, 0)])
-    while queue:
-        one, two = queue.popleft()
-        row = []
-        for after in zip(left.table[one, pairs[0]].tolist(), right.table[two, pairs[1]].tolist(), strict=True):
-            row.append(_number(after, numbers, queue, pairs.shape[1]) if min(after) >= 0 else -1)
-        rows.append(row)
-    one, two = (np.array(column) for column in zip(*numbers, strict=True))
+
+    def row_of(state):
+        following = zip(left.table[state[0], pairs[0]].tolist(), right.table[state[1], pairs[1]].tolist(), strict=True)
+        return [after if min(after) >= 0 else None for after in following]
+
+    states, rows = explore((0, 0), row_of)
+    one, two = np.array(states).T
     accepting, whole = left.accepting[one] & right.accepting[two], left.whole[one] & right.whole[two]
     return Dfa(classes.reshape(-1), rows, accepting, whole)

@@ -33,6 +33,16 @@ def dumps(value, pointer):
         raise UnsupportedSchema(pointer, "a value that JSON cannot write") from None
 
 
+def _contents(value):
+    """Yield (value, depth) of a value and all that it holds."""
+    stack = [(value, 1)]
+    while stack:
+        value, depth = stack.pop()
+        yield value, depth
+        if isinstance(value, (dict, list)):
+            stack.extend((part, depth + 1) for part in (value.values() if isinstance(value, dict) else value))
+
+
 class Document:
     """root: the schema. validator: of the draft that it names."""
 
@@ -55,16 +65,14 @@ class Document:
         if draft not in DRAFTS:
             raise UnsupportedSchema("/$schema", f"the draft {named[:100]!r}")
         self.validator = draft(self.root, registry=Registry())  # which fetches nothing
-        self._old_references = draft in (Draft4Validator, Draft6Validator, Draft7Validator)
+        self._old_references = draft in DRAFTS[:3]
         self._unknown = OF_SOME_DRAFTS - draft.VALIDATORS.keys()
         self._check(self.root, "")
         self._has_bases, self._targets = self._find_bases("id" if draft is Draft4Validator else "$id"), {}
 
     def _count(self, schema):
         """Refuse what is too deep or too large, before anything else looks at it."""
-        stack = [(schema, 1)]
-        while stack:
-            value, depth = stack.pop()
+        for value, depth in _contents(schema):
             self._values += 1
             if depth > MAX_DEPTH:
                 raise UnsupportedSchema("", f"a schema of over {MAX_DEPTH} levels")
@@ -74,8 +82,6 @@ class Document:
                 raise UnsupportedSchema("", f"a list of over {MAX_MIXED} values that are not all texts")
             if value != value or (isinstance(value, int) and value.bit_length() > 1000):
                 raise UnsupportedSchema("", "a number that is none, or that no float can hold,")
-            if isinstance(value, (dict, list)):
-                stack.extend((part, depth + 1) for part in (value.values() if isinstance(value, dict) else value))
 
     def _check(self, schema, pointer):
         try:
@@ -87,18 +93,10 @@ class Document:
 
     def _find_bases(self, key):
         """Whether a part of the document has an identifier of its own, to which the references in it would be."""
-        stack, found = [self.root], False
-        while stack:
-            value = stack.pop()
-            if isinstance(value, dict):
-                if value is not self.root and isinstance(value.get("$schema"), str):
-                    raise UnsupportedSchema("", "a '$schema' inside a schema")
-                name = value.get(key)
-                found |= value is not self.root and isinstance(name, str) and not name.startswith("#")
-                stack.extend(value.values())
-            elif isinstance(value, list):
-                stack.extend(value)
-        return found
+        parts = [value for value, depth in _contents(self.root) if depth > 1 and isinstance(value, dict)]
+        if any(isinstance(part.get("$schema"), str) for part in parts):
+            raise UnsupportedSchema("", "a '$schema' inside a schema")
+        return any(isinstance(part.get(key), str) and not part[key].startswith("#") for part in parts)
 
     def asserted(self, schema, pointer):
         """The keywords that ask something of a value; names beginning with "x-" are remarks, but for two of ours."""

@@ -86,38 +86,39 @@ def shortest_text(frame):
     return b"".join(text)
 
 
-def measure(root, among=None):
-    """Set `size` of all nodes under `root`: the cheapest ways first, as in Dijkstra's algorithm (Knuth 1977).
-
-    A schema that contains itself has a size too, if some way through it ends; INFINITE if none does. among: the nodes
-    that have none yet, where not all are new.
-    """
-    nodes, stack, users = {root}, [root], {}
+def users_of(root, new=None):
+    """{node: the nodes that it is a part of}, of all nodes under `root`; if `new`, only of those and their parts."""
+    users, stack = {root: []}, [root]
     while stack:
         node = stack.pop()
-        for part in node.parts if among is None or node in among else ():
-            users.setdefault(part, []).append(node)
-            if part not in nodes:
-                nodes.add(part)
+        for part in node.parts if new is None or node in new else ():
+            if part not in users:
+                users[part] = []
                 stack.append(part)
-    tie = itertools.count()
-    for node in nodes if among is None else nodes & among:
-        if node.parts:
-            node.size = INFINITE
+            users[part].append(node)
+    return users
+
+
+def measure(root, new=None):
+    """Set `size` of all nodes under `root`: the cheapest ways first, as in Dijkstra's algorithm (Knuth 1977).
+
+    A schema that contains itself has a size too, if some way through it ends; INFINITE if none does. new: the nodes
+    that have none yet, where not all are.
+    """
+    users = users_of(root, new)
+    unknown = {node for node in users if node.parts and (new is None or node in new)}
+    for node in unknown:
+        node.size = INFINITE
     # A choice waits for its cheapest part; every other node has the one size that it first gets.
-    known = set() if among is None else nodes - among
-    sizes = {
-        node: node.size if node in known else node.measured()
-        for node in nodes
-        if node in known or not isinstance(node, Choice)
-    }
-    reached = {node for node, size in sizes.items() if size < INFINITE}
-    heap = [(sizes[node], next(tie), node) for node in reached]
+    tie = itertools.count()
+    first = [node for node in users if not (node in unknown and isinstance(node, Choice))]
+    heap = [(size, next(tie), node) for node in first if (size := node.measured()) < INFINITE]
+    reached = {node for _, _, node in heap}
     heapq.heapify(heap)
     while heap:
         size, _, node = heapq.heappop(heap)
         node.size = size
-        for user in users.get(node, ()):
+        for user in users[node]:
             if user not in reached and user.measured() < INFINITE:
                 reached.add(user)
                 heapq.heappush(heap, (user.measured(), next(tie), user))

@@ -37,13 +37,11 @@ def jump(matcher, tokenizer, ids, tokens_left):
         if length > state.stable:
             break
         run.append(token_id)
-    ahead = matcher.grammar.matcher()
-    ahead.state = state
     for token_id in run:
-        ahead.accept(token_id)
-    if ahead.min_tokens_to_complete > tokens_left - len(run):
+        matcher.accept(token_id)
+    if matcher.min_tokens_to_complete > tokens_left - len(run):
+        matcher.state = state
         return []
-    matcher.state = ahead.state
     if matcher.state.only_end and len(run) < tokens_left:
         run.append(vocabulary.eos_token_id)
     return run

@@ -10,13 +10,12 @@ and what a string may hold is run through an automaton for all tokens at once, w
 """
 
 import functools
-from collections import OrderedDict
 
 import torch
 
 from playground.grammar import spans
 from playground.grammar.frames import Frames, TooManyWays, shortest_text
-from playground.grammar.nodes import INFINITE, Key, Text
+from playground.grammar.nodes import INFINITE, Key, Scan, Text
 from playground.grammar.schema import build
 from playground.grammar.unsupported import UnsupportedSchema
 from playground.grammar.vocabulary import vocabulary_of
@@ -49,8 +48,9 @@ class Grammar:
         """sharing: the Grammar of which this one has most nodes, and so what has been found out about them."""
         self.root, self.vocabulary, self.leading_space = root, vocabulary, leading_space
         self.frames = sharing.frames if sharing else Frames()
-        self._states = sharing._states if sharing else OrderedDict()
-        self._most_states = min(MAX_STATES, MAX_KEPT // len(vocabulary.token_bytes))
+        kept = min(MAX_STATES, MAX_KEPT // len(vocabulary.token_bytes))
+        # The State of a set of ready frames.
+        self.state = sharing.state if sharing else functools.lru_cache(kept)(functools.partial(State, self))
         nodes = (Text(b" "), root) if leading_space else (root,)
         self.start = self.state(self.frames.ready([self.frames.push(nodes, self.frames.end)]))
 
@@ -72,14 +72,6 @@ class Grammar:
         root = spans.ground(self.root, self._copied, spans.Request(request, self.vocabulary))
         return Grammar(root, self.vocabulary, self.leading_space, self) if root.size < INFINITE else self
 
-    def state(self, frames):
-        """The State of a set of ready frames; those asked for last are kept."""
-        found = self._states.pop(frames, None) or State(self, frames)
-        self._states[frames] = found
-        if len(self._states) > self._most_states:
-            self._states.popitem(last=False)
-        return found
-
     def tokens_missing(self, frame):
         """Tokens that suffice to complete a text from a frame: those of the shortest way."""
         return self.vocabulary.fewest_tokens(shortest_text(frame)) if frame.missing < LONG else frame.missing
@@ -87,31 +79,17 @@ class Grammar:
     def walk(self, frames):
         """[(frame, ids)]: the tokens that lead from ready frames to each frame, which need not be ready itself."""
         found, stack = {}, [(frame, self.vocabulary.everything) for frame in frames if frame is not self.frames.end]
-        by_kind = {Text: self._read_text, spans.Span: self._read_span}
         while stack:
             frame, tokens = stack.pop()
-            read = by_kind.get(type(frame.node), self._read_many)
+            read = self._read_at_once if isinstance(frame.node, (Scan, Key)) else self._read_bytes
             for after, ids in read(frame, tokens, stack):
-                if len(ids):
-                    found.setdefault(after, []).append(ids)
+                found.setdefault(after, []).append(ids)
         if self.frames.end in frames:
             found[self.frames.end] = [[self.vocabulary.eos_token_id]]
         return [(frame, torch.cat([torch.as_tensor(part) for part in ids])) for frame, ids in found.items()]
 
-    def _read_text(self, frame, tokens, stack):
-        """Yield (frame, ids) of the tokens that end within a Text; those that go on after it are stacked."""
-        node = frame.node
-        for byte in node.data:
-            tokens = self.vocabulary.child(tokens, byte)
-            node = node.step(byte)
-            ids, tokens = self.vocabulary.ended(tokens)
-            yield self.frames.push((node,), frame.below), ids
-            if tokens[0] == tokens[1]:
-                return
-        stack.extend((after, tokens) for after in self.frames.ready([frame.below]) if after.node)
-
-    def _read_span(self, frame, tokens, stack):
-        """The same of a Span, along each of the bytes that may come."""
+    def _read_bytes(self, frame, tokens, stack):
+        """Yield (frame, ids) of the tokens that end within a Text or a Span; those that go on after it are stacked."""
         walked = [(frame.node, tokens)]
         while walked:
             node, tokens = walked.pop()
@@ -125,7 +103,7 @@ class Grammar:
                     if after.ends() is not None:
                         stack.extend((then, rest) for then in self.frames.ready([frame.below]) if then.node)
 
-    def _read_many(self, frame, tokens, stack):
+    def _read_at_once(self, frame, tokens, stack):
         """The same of a Scan or a Key, for all tokens at once."""
         node = frame.node
         after_it = self.frames.ready([self.frames.push(node.then, frame.below)])
@@ -146,23 +124,25 @@ class State:
     def __init__(self, grammar, frames):
         self.grammar, self.frames = grammar, frames
         self.is_complete, self.only_end = grammar.frames.end in frames, frames == {grammar.frames.end}
-        self._tokens_missing = self._groups = self._ahead = None
         self.most_missing = max(frame.missing for frame in frames)
         self.stable = None  # jump.py keeps here what it finds out
         self._masks = {}
 
-    @property
+    @functools.cached_property
     def tokens_missing(self):
-        if self._tokens_missing is None:
-            self._tokens_missing = min(map(self.grammar.tokens_missing, self.frames))
-        return self._tokens_missing
+        return min(map(self.grammar.tokens_missing, self.frames))
+
+    @functools.cached_property
+    def _groups(self):
+        return self.grammar.walk(self.frames)
+
+    @functools.cached_property
+    def _most_after(self):
+        return max((frame.missing for frame, _ in self._groups), default=0)
 
     def mask(self, tokens_left):
         """(allowed, forbidden): bool tensors over the vocabulary. After an allowed token, one fewer must suffice."""
-        if self._groups is None:
-            self._groups = self.grammar.walk(self.frames)
-            self._most = max((frame.missing for frame, _ in self._groups), default=0)
-        left = min(tokens_left - 1, self._most)  # bytes suffice: each has a token of its own
+        left = min(tokens_left - 1, self._most_after)  # bytes suffice: each has a token of its own
         if left not in self._masks:
             if len(self._masks) > 64:
                 self._masks.clear()
@@ -173,19 +153,16 @@ class State:
             self._masks[left] = mask, ~mask
         return self._masks[left]
 
-    @property
+    @functools.cached_property
     def ahead(self):
         """(the bytes that are the only way on, the set of bytes that may follow them)."""
-        if self._ahead is None:
-            text, frames, end = bytearray(), self.frames, self.grammar.frames.end
-            while True:
-                following = {byte for frame in frames if frame.node for byte in frame.node.bytes_after()}
-                if end in frames or len(following) != 1 or len(text) == MAX_FORCED:
-                    break
-                text.append(*following)
-                frames = self.grammar.frames.step(frames, text[-1])
-            self._ahead = bytes(text), following
-        return self._ahead
+        text, frames, end = bytearray(), self.frames, self.grammar.frames.end
+        while True:
+            following = {byte for frame in frames if frame.node for byte in frame.node.bytes_after()}
+            if end in frames or len(following) != 1 or len(text) == MAX_FORCED:
+                return bytes(text), following
+            text.append(*following)
+            frames = self.grammar.frames.step(frames, text[-1])
 
 
 class Matcher:

@@ -1,5 +1,6 @@
 """Schemas put together: what `allOf`, `$ref` with neighbours, and `anyOf` with neighbours ask for at once."""
 
+import functools
 import itertools
 import json
 import math
@@ -24,28 +25,27 @@ def options(schema, document, pointer, depth=0):
         return []
     schema = document.asserted(schema, pointer)
     document.spend(1 + len(schema), pointer)
-    reference, every = schema.pop("$ref", None), schema.pop("allOf", [])
-    some, one, never = (schema.pop(key, None) for key in ("anyOf", "oneOf", "not"))
+    reference, never = schema.pop("$ref", None), schema.pop("not", None)
+    every, some, one = (schema.pop(key, []) for key in ("allOf", "anyOf", "oneOf"))
+    dependent = [item for key in DEPENDENT for item in schema.pop(key, {}).items()]
     unevaluated = schema.pop("unevaluatedProperties", True)
-    found = [(schema, pointer)]
+    factors = [[(schema, pointer)]]  # one option of each has to be met
     if reference is not None:
         target, place = document.resolve(reference, pointer)
-        found = _product(found, options(target, document, place, depth + 1), document, pointer)
-    for i, part in enumerate(every):
-        found = _product(found, options(part, document, f"{pointer}/allOf/{i}", depth + 1), document, pointer)
-    if some is not None:
+        factors.append(options(target, document, place, depth + 1))
+    factors += [options(part, document, f"{pointer}/allOf/{i}", depth + 1) for i, part in enumerate(every)]
+    if some:
         branches = (options(part, document, f"{pointer}/anyOf/{i}", depth + 1) for i, part in enumerate(some))
-        found = _product(found, [*itertools.chain.from_iterable(branches)], document, pointer)
-    for name, needed in [item for key in DEPENDENT for item in schema.pop(key, {}).items()]:
-        # Either the property is missing, or what depends on it holds too.
+        factors.append([*itertools.chain.from_iterable(branches)])
+    for name, needed in dependent:  # either the property is missing, or what depends on it holds too
         needed = {"required": needed} if isinstance(needed, list) else needed
-        without = [({"properties": {name: False}}, pointer)]
         needed = options(needed, document, pointer, depth + 1)
         having = _product([({"required": [name]}, pointer)], needed, document, pointer)
-        found = _product(found, without + having, document, pointer)
+        factors.append([({"properties": {name: False}}, pointer), *having])
     if never is not None:
-        found = _product(found, _negation(never, document, pointer), document, pointer)
-    if one is not None:
+        factors.append(_negation(never, document, pointer))
+    found = functools.reduce(lambda left, right: _product(left, right, document, pointer), factors)
+    if one:
         branches = [options(part, document, f"{pointer}/oneOf/{i}", depth + 1) for i, part in enumerate(one)]
         branches = [_product(found, branch, document, pointer) for branch in branches]
         found = _exactly_one(branches, one, document, f"{pointer}/oneOf")
@@ -96,14 +96,13 @@ def merge(left, right, pointer):
             continue
         match key:
             case "type":
-                merged[key] = _common_types(one, two)
+                merged[key] = _common_types(types_of(left), types_of(right))
                 if not merged[key]:
                     return None
             case "enum":
                 merged[key] = [value for value in one if any(same(value, other) for other in two)]
             case "const":
-                if not same(one, two):
-                    return None
+                return None
             case "required":
                 merged[key] = list(dict.fromkeys([*one, *two]))
             case "minimum" | "exclusiveMinimum" | "minLength" | "minItems" | "minProperties":
@@ -146,10 +145,10 @@ def _merge_properties(left, right):
 
 def _merge_items(left, right):
     (first, rest), (other_first, other_rest) = items_of(left), items_of(right)
-    pairs = itertools.zip_longest(
-        first + [rest] * (len(other_first) - len(first)), other_first + [other_rest] * (len(first) - len(other_first))
-    )
-    return {"prefixItems": [both(*pair) for pair in pairs], "items": both(rest, other_rest)}
+    length = max(len(first), len(other_first))
+    first = first + [rest] * (length - len(first))
+    other_first = other_first + [other_rest] * (length - len(other_first))
+    return {"prefixItems": [*map(both, first, other_first)], "items": both(rest, other_rest)}
 
 
 def items_of(schema):
@@ -158,6 +157,7 @@ def items_of(schema):
     return (rest, schema.get("additionalItems", True)) if isinstance(rest, list) else (first, rest)
 
 
+TYPES = ["null", "boolean", "number", "string", "array", "object"]
 # The keywords of each type: a schema that names no type is about those whose keywords it has.
 MEMBERS = {"properties", "patternProperties", "additionalProperties"}
 KEYWORDS = {
@@ -175,19 +175,18 @@ def types_of(schema):
     if "type" in schema:
         return [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
     if "enum" in schema or "const" in schema:
-        return ["null", "boolean", "number", "string", "array", "object"]
+        return TYPES
     return [name for name, keywords in KEYWORDS.items() if keywords & schema.keys()]
 
 
 def others_of(schema):
     """What an object's unnamed properties must meet: False (there are none) unless it says so or names none at all."""
-    for value in schema.get("patternProperties", {}).values():
-        return value
+    if schema.get("patternProperties"):
+        return next(iter(schema["patternProperties"].values()))
     return schema.get("additionalProperties", not schema.get("properties"))
 
 
 def _common_types(one, two):
-    one, two = ([side] if isinstance(side, str) else side for side in (one, two))
     common = [name for name in one if name in two]
     if "integer" not in common and (("integer" in one and "number" in two) or ("number" in one and "integer" in two)):
         common.append("integer")
@@ -227,7 +226,7 @@ def disjoint(one, two, document, pointer, depth=0):
     """Whether it is plain that no value that the grammar writes for one schema meets the other."""
     document.spend(1, pointer)
     # What a schema without a type is about says what is written for it, not what meets it.
-    if not _overlap(types_of(one) or ["any"], types_of(two) if "type" in two else ["any"]):
+    if types_of(one) and "type" in two and not _common_types(types_of(one), types_of(two)):
         return True
     values = [_values(schema) for schema in (one, two)]
     if None not in values:
@@ -253,11 +252,6 @@ def disjoint(one, two, document, pointer, depth=0):
         )
         for name in required[0] & required[1] & names[0].keys() & names[1].keys()
     )
-
-
-def _overlap(one, two):
-    numbers = {"integer", "number"}
-    return "any" in (*one, *two) or set(one) & set(two) or (numbers & set(one) and numbers & set(two))
 
 
 def _values(schema):

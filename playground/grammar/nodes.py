@@ -4,6 +4,8 @@ A schema compiles to a graph of nodes (schema.py), which frames.py follows. Ever
 text that it can stand for, and which way that text goes.
 """
 
+import functools
+
 from playground.grammar.names import fits, names_but
 
 INFINITE = float("inf")
@@ -18,6 +20,15 @@ class Node:
     def measured(self):
         """The size, from the sizes of `parts`."""
         return self.size
+
+    @functools.cached_property
+    def best(self):
+        """The shortest of `ways()`."""
+        return min(self.ways(), key=lambda way: sum(node.size for node in way))
+
+    def with_parts(self, parts):
+        """The same node of other parts."""
+        return type(self)(parts)
 
 
 # ---- nodes that read bytes
@@ -36,24 +47,21 @@ class Text(Reader):
     """Reads given bytes."""
 
     def __init__(self, data):
-        self.data, self.size, self._rest = data, len(data), None
+        self.data = self.shortest = data
+        self.size = len(data)
+
+    @functools.cached_property
+    def _rest(self):
+        return Text(self.data[1:])
 
     def step(self, byte):
-        if byte != self.data[0]:
-            return None
-        if self._rest is None:
-            self._rest = Text(self.data[1:])
-        return self._rest
+        return self._rest if byte == self.data[0] else None
 
     def ends(self):
         return None if self.data else ()
 
     def bytes_after(self):
         return self.data[:1]
-
-    @property
-    def shortest(self):
-        return self.data
 
 
 class Scan(Reader):
@@ -67,12 +75,8 @@ class Scan(Reader):
         too_long = not dfa.is_empty and high is not None and dfa.characters[state] > high
         self.size = INFINITE if dfa.is_empty or too_long else dfa.distance[state] + low - partial
 
-    def at(self, state, low, high):
-        found = self.family.get((state, low, high))
-        return found or type(self)(self.dfa, state, low, high, self.family)
-
     def step(self, byte):
-        after = self.dfa.next[self.state].get(byte)
+        after = self.dfa.next(self.state).get(byte)
         return None if after is None else self.advance(after, int(self.dfa.whole[after]))
 
     def advance(self, state, characters):
@@ -80,13 +84,14 @@ class Scan(Reader):
         high = None if self.high is None else self.high - characters
         if high is not None and self.dfa.characters[state] > high:
             return None
-        return self.at(state, max(0, self.low - characters) if self.low else 0, high)
+        key = state, max(0, self.low - characters), high
+        return self.family.get(key) or Scan(self.dfa, *key, self.family)
 
     def ends(self):
         return () if self.low == 0 and self.dfa.accepting[self.state] else None
 
     def bytes_after(self):
-        return () if self.high == 0 and self.dfa.whole[self.state] else self.dfa.next[self.state]
+        return () if self.high == 0 and self.dfa.whole[self.state] else self.dfa.next(self.state)
 
     @property
     def shortest(self):
@@ -100,16 +105,14 @@ class Key(Reader):
     name: the bytes so far; None where only what is missing is asked, which does not depend on the name.
     """
 
-    def __init__(self, others, name=b"", state=0):
+    def __init__(self, others, name, state):
         self.others, self.name, self.state = others, name, state
         self.dfa, self.then = others.dfa, others.after(None)
         self.size = self.dfa.distance[state] + sum(node.size for node in self.then)
 
     def step(self, byte):
-        after = self.dfa.next[self.state].get(byte)
-        if after is None:
-            return None
-        return self.others.key(None if self.name is None else self.name + bytes([byte]), after)
+        after = self.dfa.next(self.state).get(byte)
+        return None if after is None else self.others.key(self.name + bytes([byte]), after)
 
     def advance(self, state, characters):
         return self.others.key(None, state)
@@ -118,7 +121,7 @@ class Key(Reader):
         return self.others.after(self.name) if self.dfa.accepting[self.state] else None
 
     def bytes_after(self):
-        return self.dfa.next[self.state]
+        return self.dfa.next(self.state)
 
     @property
     def shortest(self):
@@ -132,26 +135,34 @@ class Sequence(Node):
     def __init__(self, parts):
         self.parts = tuple(parts)
 
-    def with_parts(self, parts):
-        return Sequence(parts)
-
     def measured(self):
         return sum(part.size for part in self.parts)
 
     def ways(self):
         return (self.parts,)
 
-    @property
-    def best(self):
-        return self.parts
+
+class Rule(Sequence):
+    """A name for a node that is not yet made, so that a schema can contain itself."""
+
+    def __init__(self):
+        super().__init__(())
+
+    def define(self, node):
+        self.parts = (node,)
+
+
+class Copied(Sequence):
+    """A value that is copied from a request: `plain` while there is none, then what find(request) makes (spans.py)."""
+
+    def __init__(self, plain, find):
+        super().__init__((plain,))
+        self.find = find
 
 
 class Choice(Node):
     def __init__(self, parts):
         self.parts = tuple(dict.fromkeys(parts))
-
-    def with_parts(self, parts):
-        return Choice(parts)
 
     def measured(self):
         return min((part.size for part in self.parts), default=INFINITE)
@@ -159,40 +170,8 @@ class Choice(Node):
     def ways(self):
         return [(part,) for part in self.parts if part.size < INFINITE]
 
-    @property
-    def best(self):
-        return (min(self.parts, key=lambda part: part.size),)
-
-
-class StandIn(Node):
-    """Stands for the one node in `parts`."""
-
-    def measured(self):
-        return self.parts[0].size
-
-    def ways(self):
-        return (self.parts,)
-
-    @property
-    def best(self):
-        return self.parts
-
-
-class Rule(StandIn):
-    """A name for a node that is not yet made, so that a schema can contain itself."""
-
-    def define(self, node):
-        self.parts = (node,)
-
 
 NEVER = Choice(())
-
-
-class Copied(StandIn):
-    """A value that is copied from a request: `plain` while there is none, then what find(request) makes (spans.py)."""
-
-    def __init__(self, plain, find):
-        self.parts, self.find = (plain,), find
 
 
 class Repeat(Node):
@@ -214,16 +193,8 @@ class Repeat(Node):
         if self.low == 0:
             yield ()
         if self.high != 0 and self.item.size < INFINITE:
-            yield self.once
-
-    @property
-    def once(self):
-        key = max(0, self.low - 1), None if self.high is None else self.high - 1
-        return self.item, self.family.get(key) or Repeat(self.item, *key, self.family)
-
-    @property
-    def best(self):
-        return self.once if self.low else ()
+            key = max(0, self.low - 1), None if self.high is None else self.high - 1
+            yield self.item, self.family.get(key) or Repeat(self.item, *key, self.family)
 
 
 class Distinct(Node):
@@ -246,8 +217,8 @@ class Distinct(Node):
         if self.high > 0 and self.low <= len(self.texts):
             yield from (self._with(text) for text in sorted(self.texts))
 
-    @property
-    def best(self):
+    @functools.cached_property
+    def best(self):  # without making all the others
         return self._with(min(self.texts, key=lambda text: (len(text), text))) if self.low else ()
 
 
@@ -261,8 +232,8 @@ class Others(Node):
         self.value, self.names, self.taken, self.written = value, names, taken, written
         self.dfa = names_but(taken, names) if high != 0 else None
         self.low, self.high = low, high if self.dfa and not self.dfa.is_empty else 0
-        self.parts, self._keys, self._after = (value,), {}, {}
-        self.opening = Text(b', "' if written else b'"')
+        self.parts, self.opening = (value,), Text(b', "' if written else b'"')
+        self.key, self.after = functools.cache(functools.partial(Key, self)), functools.cache(self._after)
         self.size = self.measured()
 
     def with_parts(self, parts):
@@ -279,26 +250,12 @@ class Others(Node):
         if self.low == 0:
             yield ()
         if self.high != 0 and self.value.size < INFINITE:
-            yield self._one()
+            yield self.opening, self.key(b"", 0)
 
-    def _one(self):
-        return self.opening, self.key(b"", 0)
-
-    def key(self, name, state):
-        if (name, state) not in self._keys:
-            self._keys[name, state] = Key(self, name, state)
-        return self._keys[name, state]
-
-    def after(self, name):
+    def _after(self, name):
         """The nodes after a property's name."""
-        if name not in self._after:
-            taken = self.taken if name is None else self.taken | {name}
-            high = None if self.high is None else self.high - 1
-            if not fits(taken, self.names):  # an object of names that fill kilobytes gets no more
-                taken, high = self.taken, 0
-            self._after[name] = (Text(b": "), self.value, Others(self.value, self.names, taken, True, 0, high))
-        return self._after[name]
-
-    @property
-    def best(self):
-        return self._one() if self.low else ()
+        taken = self.taken if name is None else self.taken | {name}
+        high = None if self.high is None else self.high - 1
+        if not fits(taken, self.names):  # an object of names that fill kilobytes gets no more
+            taken, high = self.taken, 0
+        return Text(b": "), self.value, Others(self.value, self.names, taken, True, 0, high)

@@ -51,7 +51,7 @@ def pattern_dfa(pattern, whole=False):
         nfa.arrows[end].append((END, END, final))
         nfa.join(before, begin)
         for anything in (before, end):
-            nfa.join(_character(nfa, anything, [(0, LAST)]), anything)
+            nfa.join(_character(nfa, anything, _complement([])), anything)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Python warns of sets that it may read differently some day
@@ -80,9 +80,8 @@ def strings_of(characters):
     """The Dfa of strings of ASCII and these characters, as far as the characters can write them in JSON."""
     arrows = [{}]  # a trie whose leaves are its root
     for character in {*map(chr, range(0x80)), *characters}:
-        written = json.dumps(character, ensure_ascii=False)[1:-1]
-        if characters.issuperset(written):
-            *before, last = written.encode()
+        if characters.issuperset(written(character).decode()):
+            *before, last = written(character)
             state = 0
             for byte in before:
                 if byte not in arrows[state]:
@@ -163,15 +162,11 @@ def _repeat(nfa, state, low, high, items):
 
 
 def _ranges(op, argument):
-    match op:
-        case "LITERAL":
-            return [(argument, argument)]
-        case "NOT_LITERAL":
-            return _complement([(argument, argument)])
-        case "ANY":
-            return _complement(LINE_ENDS)
-    found, negated = [], False
-    for kind, value in argument:
+    if op == "ANY":
+        return _complement(LINE_ENDS)
+    items = argument if op == "IN" else [("LITERAL", argument)]
+    found, negated = [], op == "NOT_LITERAL"
+    for kind, value in items:
         match str(kind):
             case "NEGATE":
                 negated = True
@@ -196,6 +191,7 @@ def _category(name, negated_name, negated_set):
 
 
 def _complement(ranges):
+    """All other characters, but for surrogates, which are none."""
     found, begin = [], 0
     for low, high in sorted([*ranges, SURROGATES]):
         if low > begin:
@@ -204,15 +200,20 @@ def _complement(ranges):
     return [*found, (begin, LAST)] if begin <= LAST else found
 
 
-# ---- a character as the bytes that json.dumps(..., ensure_ascii=False) writes for it
+# ---- a character as the bytes of a JSON string
+
+
+@functools.lru_cache(maxsize=100_000)
+def written(character):
+    """The bytes that json.dumps(..., ensure_ascii=False) writes for a character."""
+    return json.dumps(character, ensure_ascii=False)[1:-1].encode()
 
 
 def _character(nfa, state, ranges):
     after = nfa.state()
     for low, high in ranges:
         for code in range(low, min(high, 0x7F) + 1):
-            text = json.dumps(chr(code), ensure_ascii=False)[1:-1].encode()
-            _path(nfa, state, [(byte, byte) for byte in text], after)
+            _path(nfa, state, [(byte, byte) for byte in written(chr(code))], after)
         for path in utf8_ranges(max(low, 0x80), high):
             _path(nfa, state, path, after)
     return after
@@ -226,30 +227,15 @@ def _path(nfa, state, path, after):
 
 
 def utf8_ranges(low, high):
-    """Sequences of byte ranges that together are the UTF-8 of the code points low to high (RFC 3629)."""
+    """Sequences of byte ranges that together are the UTF-8 of the characters low to high (RFC 3629)."""
     if low > high:
         return
-    for first in (0x800, 0xE000, 0x10000):  # where UTF-8 gets longer, or goes on after the surrogates
-        if low < first <= high:
-            yield from utf8_ranges(low, first - 1)
-            yield from utf8_ranges(first, high)
-            return
-    if SURROGATES[0] <= low:
-        low = max(low, SURROGATES[1] + 1) if low <= SURROGATES[1] else low
-    if high <= SURROGATES[1]:
-        high = min(high, SURROGATES[0] - 1) if high >= SURROGATES[0] else high
-    if low > high:
-        return
-    # Split where all the bytes after one that differs do not run over their whole range.
-    for bits in (6, 12, 18):
-        mask = (1 << bits) - 1
-        if low >> bits != high >> bits:
-            if low & mask:
-                yield from utf8_ranges(low, low | mask)
-                yield from utf8_ranges((low | mask) + 1, high)
-                return
-            if high & mask != mask:
-                yield from utf8_ranges(low, (high & ~mask) - 1)
-                yield from utf8_ranges(high & ~mask, high)
-                return
-    yield list(zip(chr(low).encode(), chr(high).encode(), strict=True))
+    cuts = [0x800, 0x10000]  # where UTF-8 gets longer
+    for bits in (6, 12, 18):  # where the bytes after one that differs would not run over their whole range
+        cuts += [((low - 1 >> bits) + 1) << bits, (high + 1 >> bits) << bits]
+    cut = next((cut for cut in cuts if low < cut <= high), None)
+    if cut is None:
+        yield list(zip(chr(low).encode(), chr(high).encode(), strict=True))
+    else:
+        yield from utf8_ranges(low, cut - 1)
+        yield from utf8_ranges(cut, high)

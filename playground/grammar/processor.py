@@ -1,7 +1,5 @@
 """The grammar in Hugging Face's `model.generate(...)`."""
 
-from collections import OrderedDict
-
 from transformers import LogitsProcessor
 
 MAX_PREFIXES = 10_000
@@ -19,7 +17,7 @@ class GrammarLogitsProcessor(LogitsProcessor):
     def __init__(self, grammar, prompt_length, max_new_tokens):
         self.grammars = grammar if isinstance(grammar, list) else [grammar]
         self.prompt_length, self.max_new_tokens = prompt_length, max_new_tokens
-        self._matchers = OrderedDict()
+        self._states = {}  # by prompt and what has been generated
 
     def __call__(self, input_ids, scores):
         """The scores (rows, vocabulary), minus infinity where a token may not come."""
@@ -37,16 +35,12 @@ class GrammarLogitsProcessor(LogitsProcessor):
         return scores
 
     def _matcher(self, prompt, ids):
-        matcher = self._matchers.pop((prompt, ids), None)
-        if matcher is None:
-            matcher, known = self.grammars[prompt].matcher(), len(ids) - 1
-            if known > 0 and (prompt, ids[:known]) in self._matchers:
-                matcher.state = self._matchers[prompt, ids[:known]].state
-            else:
-                known = 0
-            for token_id in ids[known:]:
-                matcher.accept(token_id)
-        self._matchers[prompt, ids] = matcher
-        if len(self._matchers) > MAX_PREFIXES:
-            self._matchers.popitem(last=False)
+        matcher, unread = self.grammars[prompt].matcher(), ids
+        if ids and (prompt, ids[:-1]) in self._states:
+            matcher.state, unread = self._states[prompt, ids[:-1]], ids[-1:]
+        for token_id in unread:
+            matcher.accept(token_id)
+        self._states[prompt, ids] = matcher.state
+        if len(self._states) > MAX_PREFIXES:
+            del self._states[next(iter(self._states))]
         return matcher

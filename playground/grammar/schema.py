@@ -11,13 +11,13 @@ import functools
 import hashlib
 import json
 
-from playground.grammar import merging, spans
+from playground.grammar import merging
 from playground.grammar.dfa import TooLarge, intersect
 from playground.grammar.document import Document, dumps
 from playground.grammar.formats import FORMATS, REFUSED
 from playground.grammar.frames import measure
 from playground.grammar.nodes import NEVER, Choice, Copied, Distinct, Others, Repeat, Rule, Scan, Sequence, Text
-from playground.grammar.numbers import Unsatisfiable, exact_bound, number_dfa
+from playground.grammar.numbers import exact_bound, number_dfa
 from playground.grammar.patterns import UnsupportedPattern, any_string, length_dfa, pattern_dfa
 from playground.grammar.unsupported import UnsupportedSchema, below
 
@@ -26,9 +26,10 @@ MAX_BYTES = 100_000  # that a shortest text may need
 MAX_MEMBERS = 20_000  # states of one object: properties, times those written if they are counted
 MAX_OPTIONAL = 1_500  # properties of one object: each of them may come next
 MAX_DISTINCT = 200  # items that differ: what is left of them is kept for each choice
-NUMBERS = {"minimum": "low", "maximum": "high", "exclusiveMinimum": "low", "exclusiveMaximum": "high"}
+BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 COPYABLE = {"string", "number", "integer", "values", "null"}
-PLAIN = {"type", "minLength", "maxLength", "multipleOf", *NUMBERS}  # that jsonschema answers at once
+PLAIN = {"type", "minLength", "maxLength"} | merging.KEYWORDS["number"]  # that jsonschema answers at once
+EMPTY = Sequence(())
 
 
 def build(schema, vocabulary):
@@ -79,8 +80,7 @@ class Builder:
         return choice([self._plain(option, place) for option, place in found])
 
     def _anything(self, pointer):
-        types = ("null", "boolean", "number", "string", "array", "object")
-        return choice([self._type(name, {"additionalProperties": True}, pointer) for name in types])
+        return choice([self._type(name, {"additionalProperties": True}, pointer) for name in merging.TYPES])
 
     def _plain(self, schema, pointer):
         """A schema without references and combinations."""
@@ -108,11 +108,8 @@ class Builder:
             found = pattern_dfa(schema["pattern"])
             values = [v for v in values if not isinstance(v, str) or found.accepts(dumps(v, pointer)[1:-1])]
         texts = [self._text(dumps(value, pointer), pointer).data for value in values]
-        return self._copied(choice([Text(text) for text in texts]), schema, spans.among, texts)
-
-    def _copied(self, plain, schema, find, *arguments):
-        """`plain`, or a node that a request can replace, where the schema says that the value is copied from one."""
-        return Copied(plain, lambda request: find(request, *arguments)) if "x-from" in schema else plain
+        plain = choice([Text(text) for text in texts])
+        return _copied(plain, schema, lambda request: Choice([Text(text) for text in texts if request.has(text)]))
 
     def _text(self, data, pointer):
         if not self.vocabulary.spells(data):
@@ -148,35 +145,29 @@ class Builder:
         return self._number(schema, pointer, integer=True)
 
     def _number(self, schema, pointer, integer=False):
-        low = high = None
-        open_low = open_high = False
-        for key, side in NUMBERS.items():
-            bound = schema.get(key)
-            if bound is None or isinstance(bound, bool):
-                continue
-            bound, is_open = exact_bound(bound, integer), key.startswith("exclusive")
-            if bound is None:
-                raise UnsupportedSchema(below(pointer, key), "a bound that no float can hold")
-            if side == "low" and (low is None or bound > low or (bound == low and is_open)):
-                low, open_low = bound, is_open
-            if side == "high" and (high is None or bound < high or (bound == high and is_open)):
-                high, open_high = bound, is_open
         if schema.get("exclusiveMinimum") is True or schema.get("exclusiveMaximum") is True:
             raise UnsupportedSchema(pointer, "draft 4's boolean 'exclusiveMinimum' or 'exclusiveMaximum'")
+        bounds = {key: exact_bound(schema[key], integer) for key in BOUNDS if schema.get(key, False) is not False}
+        for key, bound in bounds.items():
+            if bound is None:
+                raise UnsupportedSchema(below(pointer, key), "a bound that no float can hold")
+        # The narrower of two; of equal ones the exclusive one.
+        lows = [(bounds[key], key == "exclusiveMinimum") for key in ("minimum", "exclusiveMinimum") if key in bounds]
+        highs = [(bounds[key], key == "maximum") for key in ("maximum", "exclusiveMaximum") if key in bounds]
+        low, open_low = max(lows, default=(None, False))
+        high, closed_high = min(highs, default=(None, True))
         multiple = schema.get("multipleOf")
         if isinstance(multiple, float) and multiple.is_integer():
             multiple = int(multiple)
         if multiple is not None and not isinstance(multiple, int):
             raise UnsupportedSchema(f"{pointer}/multipleOf", "a multiple of a fraction")
-        try:
-            dfa = number_dfa(integer, low, high, open_low, open_high, multiple)
-            return self._copied(Scan(dfa), schema, spans.bare, dfa, schema.get("x-max-words"))
-        except Unsatisfiable:
+        dfa = number_dfa(integer, low, high, open_low, not closed_high, multiple)
+        if dfa is None:
             return NEVER
+        return _copied(Scan(dfa), schema, lambda request: request.spans(dfa, words=schema.get("x-max-words")))
 
     def _string(self, schema, pointer):
-        low, high = int(schema.get("minLength", 0)), schema.get("maxLength")
-        high = None if high is None else int(high)
+        low, high = _limits(schema, "minLength", "maxLength")
         if high is not None and low > high:
             return NEVER
         dfas = [pattern_dfa(schema["pattern"])] if "pattern" in schema else []
@@ -184,23 +175,24 @@ class Builder:
             dfas.append(pattern_dfa(FORMATS[schema["format"]], whole=True))
         elif schema.get("format") in REFUSED:
             raise UnsupportedSchema(f"{pointer}/format", f"the format {schema['format']!r}")
-        words = schema.get("x-max-words")
-        if not dfas:
-            scan = Scan(self.vocabulary.spellable or any_string(), 0, low, high)
-            plain = Sequence((Text(b'"'), scan, Text(b'"')))
-            return self._copied(plain, schema, spans.quoted, None, low, high, words)
-        dfas = [self._spellable(dfas[0]), *dfas[1:]]
-        if low:
-            dfas.append(length_dfa(low, None))
-        dfa = functools.reduce(intersect, dfas)
-        if high is not None and dfa.characters is None:  # its shortest text may have too many of them
-            dfa, high = intersect(dfa, length_dfa(low, high)), None
-        plain = Sequence((Text(b'"'), Scan(dfa, 0, 0, high), Text(b'"')))
-        return self._copied(plain, schema, spans.quoted, dfa, low, high, words)
+        if dfas:
+            if low:
+                dfas.append(length_dfa(low, None))
+            dfa = self._spellable(functools.reduce(intersect, dfas))
+            if high is not None and dfa.characters is None:  # its shortest text may have too many of them
+                dfa, high = intersect(dfa, length_dfa(low, high)), None
+            scan = Scan(dfa, 0, 0, high)
+        else:
+            dfa, scan = None, Scan(self.vocabulary.spellable or any_string(), 0, low, high)
+
+        def from_request(request):
+            span = request.spans(dfa, low, high, schema.get("x-max-words"))
+            return span and Sequence((Text(b'"'), span, Text(b'"')))
+
+        return _copied(Sequence((Text(b'"'), scan, Text(b'"'))), schema, from_request)
 
     def _array(self, schema, pointer):
-        low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
-        high = None if high is None else int(high)
+        low, high = _limits(schema, "minItems", "maxItems")
         first, rest = merging.items_of(schema)
         if schema.get("uniqueItems") is True and (high is None or high > 1):
             return self._distinct(first, rest, low, high, pointer)
@@ -210,19 +202,18 @@ class Builder:
         others = self.node(rest, f"{pointer}/items")
         if high is not None and len(items) >= high:
             items, others = items[:high], NEVER
+        self.count += len(items)
         # From the back: what may follow when i items are written.
-        count = len(items)
-        self.count += count
-        after = [None if high is None else max(0, high - max(count, 1))]
-        then = Repeat(Sequence((Text(b", "), others)), max(0, low - max(count, 1)), *after)
-        if not items:
-            first_item = Sequence((others, then))
-        for i in range(count - 1, -1, -1):
-            first_item = Sequence((items[i], then))
+        begun = max(len(items), 1)
+        most = None if high is None else max(0, high - begun)
+        then = Repeat(Sequence((Text(b", "), others)), max(0, low - begun), most)
+        first_item = Sequence((others, then))
+        for i, item in reversed([*enumerate(items)]):
+            first_item = Sequence((item, then))
             then = Sequence((Text(b", "), first_item))
-            then = then if i < low else Choice((Sequence(()), then))
-        body = first_item if low else Choice((Sequence(()), first_item))
-        return Sequence((Text(b"["), body if high != 0 else Sequence(()), Text(b"]")))
+            then = then if i < low else Choice((EMPTY, then))
+        body = EMPTY if high == 0 else first_item if low else Choice((EMPTY, first_item))
+        return Sequence((Text(b"["), body, Text(b"]")))
 
     def _distinct(self, first, rest, low, high, pointer):
         values = rest.get("enum", [rest["const"]] if "const" in rest else None) if isinstance(rest, dict) else None
@@ -239,16 +230,14 @@ class Builder:
         if low > high:
             return NEVER
         starts = [Sequence((Text(text), Distinct(texts - {text}, max(0, low - 1), high - 1))) for text in sorted(texts)]
-        return Sequence((Text(b"["), Choice(starts if low else [Sequence(()), *starts]), Text(b"]")))
+        return Sequence((Text(b"["), Choice(starts if low else [EMPTY, *starts]), Text(b"]")))
 
     def _object(self, schema, pointer):
         properties, required = schema.get("properties", {}), set(schema.get("required", ()))
         others, allowed = self._others(schema, pointer)
-        low, high = int(schema.get("minProperties", 0)), schema.get("maxProperties")
+        low, high = _limits(schema, "minProperties", "maxProperties")
         names = [*properties, *sorted(required - properties.keys())]
-        keys = [dumps(name, pointer) for name in names]
-        for key in keys:
-            self._text(key, pointer)
+        keys = [self._text(dumps(name, pointer), pointer).data for name in names]
         values = [self.node(*self._named(schema, name, others, allowed, pointer)) for name in names]
         # How many are written: exactly, if the schema counts them, else whether there is any (and so a comma).
         most = len(names) if low > 1 or high is not None else 1
@@ -294,7 +283,7 @@ class Builder:
         """What may follow the named properties, of which so many are written."""
         missing = max(0, low - written)
         if other is None or (high is not None and written >= high):
-            return NEVER if missing or (high is not None and written > high) else Sequence(())
+            return NEVER if missing or (high is not None and written > high) else EMPTY
         if missing > 1:
             raise UnsupportedSchema(f"{pointer}/minProperties", "two or more properties that no schema names")
         return other(bool(written), missing, None if high is None else high - written)
@@ -303,6 +292,16 @@ class Builder:
 def _refuse(keywords, pointer):
     for keyword in sorted(keywords):
         raise UnsupportedSchema(below(pointer, keyword), f"the keyword {keyword!r} here")
+
+
+def _limits(schema, least, most):
+    high = schema.get(most)
+    return int(schema.get(least, 0)), None if high is None else int(high)
+
+
+def _copied(plain, schema, find):
+    """`plain`, or a node that a request can replace, where the schema says that the value is copied from one."""
+    return Copied(plain, find) if "x-from" in schema else plain
 
 
 def choice(parts):
@@ -326,7 +325,7 @@ def choice(parts):
 def _opening(part):
     """(the bytes that a node begins with, the nodes after them); (b"", []) where it does not begin with a Text."""
     rest = [part]
-    while rest and isinstance(rest[0], (Sequence, Rule)) and len(rest) < 50:
+    while rest and isinstance(rest[0], Sequence) and not isinstance(rest[0], Copied) and len(rest) < 50:
         if isinstance(rest[0], Rule) and not rest[0].parts:
             break
         rest = [*rest[0].parts, *rest[1:]]

@@ -6,14 +6,14 @@ as in a suffix trie of which only the part is made that is walked.
 """
 
 import functools
-import json
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 
-from playground.grammar.frames import measure
-from playground.grammar.nodes import NEVER, Choice, Copied, Reader, Rule, Sequence, Text
+from playground.grammar.frames import measure, users_of
+from playground.grammar.nodes import NEVER, Copied, Reader, Rule
+from playground.grammar.patterns import written
 
 JOINERS = set(".@_-+'’&%")  # stand inside words; other marks part them
 MAX_PATTERNED = 500  # bytes of a span that has to meet a pattern: each is tried
@@ -22,25 +22,18 @@ UNSPACED = [(0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30F
             (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9D), (0x20000, 0x3FFFF)]  # fmt: skip
 
 
-class Kinds(dict):
-    """For str.translate: each character's kind, as a letter."""
-
-    def __missing__(self, code):
-        self[code] = self._kind(chr(code), code)
-        return self[code]
-
-    @staticmethod
-    def _kind(character, code):
-        if character.isspace():
-            return " "
-        if unicodedata.category(character)[0] == "M":
-            return "a"  # an accent belongs to the character before it
-        if character.isalnum():
-            return "s" if any(low <= code <= high for low, high in UNSPACED) else "l"  # a sign, or a letter or digit
-        return "j" if character in JOINERS else "m"  # a joiner, or another mark
+@functools.lru_cache(maxsize=100_000)
+def _kind(character):
+    """A character's kind, as a letter."""
+    if character.isspace():
+        return " "
+    if unicodedata.category(character)[0] == "M":
+        return "a"  # an accent belongs to the character before it
+    if character.isalnum():
+        return "s" if any(low <= ord(character) <= high for low, high in UNSPACED) else "l"  # a sign; a letter or digit
+    return "j" if character in JOINERS else "m"  # a joiner, or another mark
 
 
-KINDS = Kinds()
 # After a space; at a letter that nothing joins to one before it; at each sign, and at the letter after one.
 STARTS = [
     re.compile(f"(?:^|(?<=[{before}]))(?=[{skipped}]*([{first}]))")
@@ -49,18 +42,9 @@ STARTS = [
 POSSESSIVE = re.compile(r"(?<=\w)['’][sS](?!\w)")
 
 
-@functools.lru_cache(maxsize=100_000)
-def _written(character):
-    """The bytes that stand for a character in a JSON string."""
-    return json.dumps(character, ensure_ascii=False)[1:-1].encode()
-
-
 def _starts(kinds):
     """Where words start."""
-    found = set()
-    for pattern in STARTS:
-        found.update(match.start(1) for match in pattern.finditer(kinds))
-    return sorted(found)
+    return sorted({match.start(1) for pattern in STARTS for match in pattern.finditer(kinds)})
 
 
 def _ends(text, kinds):
@@ -82,12 +66,12 @@ class Request:
     def __init__(self, text, vocabulary):
         text = "\n".join(" ".join(line.split()) for line in text.splitlines())
         text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair stands in no token
-        kinds, written = text.translate(KINDS), [_written(c) for c in text]
-        self.data = b"".join(written)
-        self.offsets = [0, *accumulate(map(len, written))]  # of characters, in bytes
+        kinds, data = "".join(map(_kind, text)), [written(c) for c in text]
+        self.data = b"".join(data)
+        self.offsets = [0, *accumulate(map(len, data))]  # of characters, in bytes
         self.starts, self.ends = _starts(kinds), _ends(text, kinds)
         self.end_offsets = [self.offsets[end] for end in self.ends]
-        apart = {c for c in set(text) if c == "\n" or not vocabulary.spells(_written(c))}
+        apart = {c for c in set(text) if c == "\n" or not vocabulary.spells(written(c))}
         self.barriers = [i for i, c in enumerate(text) if c in apart]
         self.barriers.append(len(text))
         self.spaces = [i for i, kind in enumerate(kinds) if kind == " "]
@@ -96,10 +80,10 @@ class Request:
     def every_span(self):
         return self.spans()
 
-    def has(self, content):
-        """Whether these bytes of a JSON string are a span."""
+    def has(self, text):
+        """Whether a JSON text (bytes) is a span; of a string, what stands between its quotation marks."""
         span = self.every_span
-        for byte in content:
+        for byte in text[1:-1] if text[:1] == b'"' else text:
             span = span and span.step(byte)
         return bool(span and span.ends() is not None)
 
@@ -123,7 +107,7 @@ class Request:
         """Of the places at which a span from `start` may stop, those where the Dfa does; None if there are none."""
         found, state, wanted = [], 0, set(ends[begin:end])
         for offset in range(start, min(ends[end - 1], start + MAX_PATTERNED)):
-            state = dfa.next[state].get(self.data[offset])
+            state = dfa.next(state).get(self.data[offset])
             if state is None:
                 break
             if dfa.accepting[state] and offset + 1 in wanted:
@@ -165,21 +149,7 @@ class Span(Reader):
         return self._following
 
 
-# ---- what a Copied node is for one request: its node, or None where no span will do
-
-
-def quoted(request, dfa, low, high, words):
-    span = request.spans(dfa, low, high, words)
-    return span and Sequence((Text(b'"'), span, Text(b'"')))
-
-
-def bare(request, dfa, words):
-    return request.spans(dfa, words=words)
-
-
-def among(request, texts):
-    """Those of the given JSON texts (bytes) that are spans, strings without their quotation marks."""
-    return Choice([Text(text) for text in texts if request.has(text[1:-1] if text[:1] == b'"' else text)])
+# ---- the Copied nodes of a grammar
 
 
 def ground(root, copied, request):
@@ -206,18 +176,11 @@ def ground(root, copied, request):
 
 def holders(root):
     """The Copied nodes under `root` and all nodes that hold one."""
-    users, stack, nodes = {}, [root], {root}
-    while stack:
-        node = stack.pop()
-        for part in node.parts:
-            users.setdefault(part, []).append(node)
-            if part not in nodes:
-                nodes.add(part)
-                stack.append(part)
-    found = {node for node in nodes if isinstance(node, Copied)}
+    users = users_of(root)
+    found = {node for node in users if isinstance(node, Copied)}
     stack = list(found)
     while stack:
-        new = set(users.get(stack.pop(), ())) - found
+        new = set(users[stack.pop()]) - found
         found |= new
         stack += new
     return found

@@ -1,10 +1,13 @@
 """A tokenizer's vocabulary as bytes, sorted, so that all tokens that begin alike stand together."""
 
 import functools
+import itertools
+import math
 
 import numpy as np
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from playground.grammar.dfa import without
+from playground.grammar.dfa import Dfa, intersect
 from playground.grammar.patterns import any_string, strings_of
 
 SHORT = 48  # bytes
@@ -30,14 +33,9 @@ class Vocabulary:
         rows = np.repeat(np.arange(len(spelled)), self.lengths)
         columns = np.arange(len(rows)) - np.repeat(self.lengths.cumsum() - self.lengths, self.lengths)
         self.matrix[rows, columns] = np.frombuffer(b"".join(self.sorted), dtype=np.uint8)
-        # How many first bytes each token shares with the one before it.
-        differs = np.ones((len(spelled), self.longest + 1), dtype=bool)
-        differs[1:, :-1] = self.matrix[1:] != self.matrix[:-1]
-        self.shared = np.minimum(differs.argmax(axis=1), np.minimum(self.lengths, np.roll(self.lengths, 1)))
-        self.shared[:1] = 0
         self.known = set(self.sorted)
         self.everything = (0, len(spelled), 0)
-        self._scans, self._long = {}, {}
+        self._long = {}
         self.missing = {byte for byte in TEXT_BYTES if bytes([byte]) not in self.known}
 
     @functools.cached_property
@@ -50,7 +48,8 @@ class Vocabulary:
         if not self.missing:
             return None
         if any(not _is_text(data) for data in self.sorted):  # bytes are tokens, though not all of them
-            return without(any_string(), frozenset(self.missing))
+            known = [byte not in self.missing for byte in range(256)]
+            return intersect(any_string(), Dfa(known, [[-1, 0]], [True]))
         characters = {data.decode() for data in self.sorted if len(data.decode()) == 1}
         return strings_of(frozenset(characters))
 
@@ -74,6 +73,7 @@ class Vocabulary:
         column, byte = self.matrix[low:high, depth], np.uint8(byte)
         return low + int(column.searchsorted(byte)), low + int(column.searchsorted(byte, "right")), depth + 1
 
+    @functools.lru_cache(maxsize=2000)  # noqa: B019 - a vocabulary lives as long as the program
     def scan(self, dfa, state, tokens, firsts):
         """Run all tokens of a range through a DFA at once. Returns (inside, exits).
 
@@ -81,52 +81,36 @@ class Vocabulary:
         could have stopped on the way (for the DFA of any string: how many characters it read).
         exits: [(ends passed, range)], where it may stop in the middle of tokens that go on with a byte in `firsts`.
         """
-        key = (dfa, state, tokens, firsts)
-        if key not in self._scans:
-            if len(self._scans) > 2000:
-                self._scans.clear()
-            self._scans[key] = self._scan(*key)
-        return self._scans[key]
-
-    def _scan(self, dfa, state, tokens, firsts):
-        low, high, depth = tokens
-        rows = np.arange(low, high)
-        states, counts = np.full(len(rows), state), np.zeros(len(rows), dtype=np.int64)
+        low, high, begin = tokens
+        lengths, matrix = self.lengths[low:high], self.matrix[low:high]
+        states, counts = np.full(high - low, state), np.zeros(high - low, dtype=np.int64)
         wanted = np.isin(np.arange(256), list(firsts))
-        ends, exits, begin = [], [], depth
+        rows, depth, exits = np.flatnonzero(lengths > begin), begin, []
         while len(rows):
-            done = self.lengths[rows] == depth
-            ends.append((states[done] * (self.longest + 1) + counts[done], rows[done]))
-            rows, states, counts = rows[~done], states[~done], counts[~done]
-            if not len(rows):
-                break
-            following = self.matrix[rows, depth]
+            before, following = states[rows], matrix[rows, depth]
             if depth > begin:
-                leaving = np.flatnonzero(dfa.accepting[states] & wanted[following])
-                exits += self._ranges(rows[leaving], counts[leaving], depth)
-            states = dfa.table[states, dfa.classes[following]]
-            alive = states >= 0
-            rows, states = rows[alive], states[alive]
-            counts = counts[alive] + dfa.whole[states]
+                leaving = rows[dfa.accepting[before] & wanted[following]].tolist()
+                exits += self._ranges(leaving, counts, low, depth)
+            after = dfa.table[before, dfa.classes[following]]
+            states[rows] = after
+            rows, after = rows[after >= 0], after[after >= 0]
+            counts[rows] += dfa.whole[after]
             depth += 1
-        if not any(len(keys) for keys, _ in ends):
-            return [], exits
-        keys, found = (np.concatenate(column) for column in zip(*ends, strict=True))
-        unique, place = np.unique(keys, return_inverse=True)
-        members = np.split(found[np.argsort(place, kind="stable")], np.cumsum(np.bincount(place))[:-1])
-        inside = [
-            (*divmod(int(key), self.longest + 1), self.ids[rows]) for key, rows in zip(unique, members, strict=True)
-        ]
+            rows = rows[lengths[rows] > depth]
+        read = np.flatnonzero(states >= 0)
+        keys = states[read] * (self.longest + 1) + counts[read]
+        order = np.argsort(keys, kind="stable")
+        keys, begins = np.unique(keys[order], return_index=True)
+        members = np.split(self.ids[low + read[order]], begins[1:])
+        # Of no tokens at all, `split` makes one part.
+        inside = [(*divmod(int(key), self.longest + 1), ids) for key, ids in zip(keys, members, strict=False)]
         return inside, exits
 
-    def _ranges(self, rows, counts, depth):
-        """[(ends passed, range)] of rows that are alike up to `depth`."""
-        ranges, begin = [], 0
-        for i in range(1, len(rows) + 1):
-            if i == len(rows) or rows[i] != rows[i - 1] + 1 or self.shared[rows[i]] < depth:
-                ranges.append((int(counts[begin]), (int(rows[begin]), int(rows[i - 1]) + 1, depth)))
-                begin = i
-        return ranges
+    def _ranges(self, rows, counts, low, depth):
+        """[(ends passed, range)] of rows, counted from `low`, that are alike up to `depth`."""
+        for _, alike in itertools.groupby(rows, key=lambda row: self.sorted[low + row][:depth]):
+            alike = list(alike)
+            yield int(counts[alike[0]]), (low + alike[0], low + alike[-1] + 1, depth)
 
     def fewest_tokens(self, text):
         """The fewest tokens that spell `text` (bytes)."""
@@ -147,7 +131,7 @@ class Vocabulary:
         fewest = [0] * (len(text) + 1)
         for begin in range(len(text) - 1, -1, -1):
             ends = range(begin + 1, min(begin + longest, len(text)) + 1)
-            fewest[begin] = 1 + min(fewest[end] for end in ends if text[begin:end] in self.known)
+            fewest[begin] = 1 + min((fewest[end] for end in ends if text[begin:end] in self.known), default=math.inf)
         return fewest
 
 
@@ -188,19 +172,11 @@ def _word_piece(token):
     return token[2:].encode() if token.startswith("##") else f" {token}".encode()
 
 
+BYTE_OF = {character: byte for byte, character in bytes_to_unicode().items()}  # GPT-2's stand-ins for the 256 bytes
+
+
 def _byte_level(token):
     try:
-        return token.translate(_BYTE_OF).encode("latin-1")
-    except UnicodeEncodeError:  # a token that was added as it reads
+        return bytes(BYTE_OF[character] for character in token)
+    except KeyError:  # a token that was added as it reads
         return token.encode()
-
-
-def _byte_of_character():
-    """GPT-2's printable stand-ins for the 256 bytes, backwards (github.com/openai/gpt-2, encoder.py)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    stand_for_nothing = dict.fromkeys(others, 0xFFFF)  # what Latin-1 cannot encode
-    return stand_for_nothing | {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_of_character()

@@ -24,6 +24,10 @@ COMBINED = {
     "unevaluated names": {"type": "object", "unevaluatedProperties": {"type": "integer"}},
     "not required, for what is no object": {"type": ["string", "object"], "not": {"required": ["a"]}},
     "a text or a property": {"oneOf": [{"type": "string"}, {"required": ["a"]}]},
+    "a property that another needs, beside allOf": {
+        "allOf": [{"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}}],
+        "dependentRequired": {"a": ["b"]},
+    },
     "a bound that is no integer's float": {"type": "integer", "minimum": 99999999999999990000000, "maximum": 1e23},
     "schemas that hold each other": {
         "$defs": {"a": {"items": {"allOf": HOLDING_EACH_OTHER}}, "b": {"items": {"allOf": HOLDING_EACH_OTHER[::-1]}}},

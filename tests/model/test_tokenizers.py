@@ -107,6 +107,17 @@ def test_strings_hold_what_can_be_spelled_and_nothing_else(kind, which):
     assert matcher.is_complete
 
 
+def test_a_character_of_several_bytes_is_one_token_of_the_budget_where_the_tokenizer_has_it():
+    tokenizer, spelled, _ = WITHOUT["a tokenizer of characters"]
+    matcher = grammar.compile_schema({"const": spelled}, tokenizer).matcher()
+    ids = tokenizer(json.dumps(spelled, ensure_ascii=False)).input_ids
+    assert matcher.min_tokens_to_complete == len(ids) == 3
+    for left, token in zip((3, 2, 1), ids, strict=True):
+        assert matcher.mask(left)[token]
+        matcher.accept(token)
+    assert matcher.is_complete
+
+
 @pytest.mark.parametrize("kind", WITHOUT)
 @pytest.mark.parametrize("how", ["const", "enum", "key"])
 def test_a_text_that_a_schema_requires_and_that_cannot_be_spelled_is_refused_by_name(kind, how):

@@ -198,9 +198,9 @@ def test_the_call_in_other_peoples_formats_is_the_same_call():
 def test_the_answer_shown_with_its_reward_is_paid_that():
     reward_of, paid = importlib.import_module("07_ppo").reward_of, recipe.load()["ppo"]["reward"]
     request, call, shown = re.search(
-        r"^ *(.*Saint Louis.*)\n *-> (.*)\n *(mean=.*)", PAGES["README.md"], re.MULTILINE
+        r"^ *(.*resin stains.*)\n *-> (.*)\n *(mean=.*)", PAGES["README.md"], re.MULTILINE
     ).groups()
-    right = toolbox.to_json({"tool": "get_weather", "args": {"city": "Saint Louis"}})
+    right = toolbox.to_json({"tool": "search_web", "args": {"query": "remove resin stains from a worktop"}})
     done = generation.Completion(text=call, token_ids=[], ended=True, forward_passes=0)
     reward = reward_of(done, {"prompt": request, "completion": right}, toolbox.load_tools(), paid)
     assert ", ".join(f"{name}={value:.2g}" for name, value in reward.items()) == shown
