@@ -27,6 +27,7 @@ KEPT = (
     "teacher",
     "unseen_tools",
     "own_tools",
+    "bfcl",
 )  # benchmarks of learning, bench/NAME.md
 RECORDED = ROOT / "bench" / "seeds.json"
 MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
