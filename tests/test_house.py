@@ -82,4 +82,4 @@ def test_threads_are_told_how_long_to_spin_before_torch_is_loaded():
     code += "print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
     clean = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "1000"]
+    assert done.stdout.split() == ["False", "20000"]

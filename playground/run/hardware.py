@@ -9,9 +9,10 @@ import sys
 from playground.run.errors import UserError
 
 # PyTorch's threads wait for each other by spinning, 300,000 times before they sleep, and so hold the cores that they
-# wait for: where another program was busy on one of two cores, sampling took over 10 times as long as with 1,000 times.
-# On idle cores it is the same. Read by libgomp when torch is loaded, which is after this module.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# wait for: where another program is busy on them, everything takes several times as long. Sleeping at once is slow
+# too: on two idle threads, with 1,000 times, generation took 1.35 times as long as with 20,000, and training 1.3 times.
+# Read by libgomp when torch is loaded, which is after this module.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 PADDED_TO = 16  # tokens to which batches are widened: of fewer sizes, what one step has freed fits the next
 KERNELS = 64  # of oneDNN's: those of a few widths
