@@ -6,8 +6,8 @@ python -m playground expected embedded
 import time
 
 # Of `make run`: training steps' worth of work, and forward passes' worth of a batch. Fitted to a whole run with bf16,
-# 16 minutes, and to what its stages take without it by the ratios of bench/processors.py, 24.
-WORK = {"embedded": (400, 258_000)}
+# 15 minutes, and to what its stages take without it by the ratios of bench/processors.py, 22.
+WORK = {"embedded": (2100, 138_000)}
 WIDTH, INNER, LAYERS, TOKENS, ROWS = 256, 704, 8, 1200, 64  # of the embedded model, and its batches
 
 
