@@ -45,5 +45,5 @@ if __name__ == "__main__":
     for name, list_tools in (("tools listed", True), ("not listed", False)):
         runs = [learned(seed, list_tools, options) for seed in options.seeds]
         rows += [row(name, runs, decoding) for decoding in DECODINGS]
-    notes = f"`--model {options.model}`, seed {', '.join(map(str, options.seeds))}, `{' '.join(options.flags)}`."
+    notes = f"`{' '.join(['--model', options.model, *options.flags])}`, seed {', '.join(map(str, options.seeds))}."
     keep("unseen_tools", f"{tables.table(rows, rows[0])}\n\n{notes}")

@@ -10,7 +10,7 @@ LABELLED = 32  # of SFT's records, that a step reads
 
 
 class Learner:
-    """The policy, its value head and the optimizer of both; all that an update changes.
+    """The policy, its value head and the optimizer of both.
 
     reference: the model that the policy started from. average: a moving average of the policy's weights, which single
     updates move little (arXiv:2406.16768); it is what is validated and kept. labelled: SFT's records, encoded.
@@ -30,9 +30,9 @@ class Learner:
         self.value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         torch.nn.init.zeros_(self.value_head.weight)  # it expects nothing of anything
         torch.nn.init.zeros_(self.value_head.bias)
-        self.averaged, trained = ([weight for weight in model.parameters() if weight.requires_grad]
-                                  for model in (self.average, self.policy))  # fmt: skip
-        self.parameters = [*trained, *self.value_head.parameters()]
+        trained = [*self.policy.parameters(), *self.value_head.parameters()]
+        self.parameters = [weight for weight in trained if weight.requires_grad]
+        self.averaged = [weight for weight in self.average.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, eps=1e-5, weight_decay=0.0)
 
     def evaluate(self, batch):
