@@ -10,8 +10,8 @@ from playground.run.errors import UserError
 
 # PyTorch's threads wait for each other by spinning, 300,000 times before they sleep, and so hold the cores that they
 # wait for. Seconds to answer 256 requests with the embedded model on two threads, alone and beside a busy program:
-# 1,000 times 6.6 and 9, 20,000 times 5 and 17, 300,000 times 5 and 57. Read by libgomp when torch is loaded, which is
-# after this module.
+# 1,000 times 6.6 and 9, 20,000 times 5 and 17, 300,000 times 5 and 40 to 57. Read by libgomp when torch is
+# loaded, which is after this module.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 PADDED_TO = 16  # tokens to which batches are widened: of fewer sizes, what one step has freed fits the next
