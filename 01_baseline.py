@@ -15,6 +15,7 @@ from playground.data import sources
 from playground.judge import scoring
 from playground.model import generation, loading, prompting
 from playground.run import artifacts, console, hardware, recipe
+from playground.run.errors import UserError
 from playground.run.files import write_json, write_jsonl
 
 POOL = 500  # training records that examples are picked from
@@ -49,6 +50,8 @@ def main():
     tools, splits = dataset.tools, dataset.splits
     first_turns = [row for row in splits["test"] if toolbox.last_result(row["prompt"]) is None]
     requests = first_turns[: settings["baseline"]["requests"]]
+    if not requests:
+        raise UserError(f"{dataset.source}: no test record is a first request: give some without results.")
     shown = list(itertools.islice(splits["train"], POOL))
     examples = prompting.pick_examples(shown, settings["baseline"]["shots"], settings["seed"])
     print(f"Asking {base['name']} {len(requests)} requests, plain and with {len(examples)} examples before each.\n")

@@ -20,7 +20,6 @@ Next: 03_finetune.py
 """
 
 import collections
-import shutil
 import sys
 
 import tools as toolbox
@@ -105,8 +104,9 @@ def data_card(dataset, summaries, leaks, seed):
     sources_table = tables.table(count_rows("source", names, by_source), ["source", *by_source])
     card = [
         f"# Dataset card\n\nSource: {dataset.source} (licence: {dataset.licence}), {len(dataset.tools)} tools, "
-        f"seed {seed}. Validation and test are the same for every seed. test_wild was written by hand in this project "
-        "and is never trained on.",
+        f"seed {seed}. Validation and test are the same for every seed."
+        + " test_wild was written by hand in this project and is never trained on."
+        * ("test_wild" in summaries),
         f"## Records\n\n{calls_table(calls)}\n\n{sources_table}\n\n![balance](balance.png)",
         f"## Lengths\n\n{lengths_table(summaries)}",
         "## Leak check, training against the other splits\n\n"
@@ -134,11 +134,8 @@ def main():
         print(toolbox.NO_RESPOND, file=sys.stderr)
     with artifacts.stage(settings, STAGE, inputs=dataset.files) as artifact:
         summaries, leaks = sources.write(artifact.path, dataset, settings)
-        if dataset.source == "templates":
-            shutil.copyfile(settings["tools"]["file"], artifact / "tools.json")
-        else:
-            entries = [{"type": "function", "function": tool} for tool in dataset.tools.values()]
-            write_json(artifact / "tools.json", entries)
+        entries = [{"type": "function", "function": tool} for tool in dataset.tools.values()]
+        write_json(artifact / "tools.json", entries)
         card = data_card(dataset, summaries, leaks, settings["seed"])
         (artifact / "README.md").write_text(card, encoding="utf-8", errors="replace")
         plots.plot_balance(artifact / "balance.png", {split: summary.calls for split, summary in summaries.items()})

@@ -163,6 +163,7 @@ def main():
         validations = artifact.resumed("validations.json", [])
         if not validations:
             validations.append({"epoch": 0, **validate(model)})
+            weights.save(model, artifact / "model")  # kept where no epoch is better
             log({"validation": validations[0]}, 0)
 
         def after_epoch(epoch, model):
@@ -187,8 +188,7 @@ def main():
         losses = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
         best = max(validations, key=lambda row: (row["exact_call"], row["epoch"]))
         tokens = sum(length for length in lengths if length <= max_length) * sft["epochs"]
-        more = {"train_loss": sum(row["loss"] for row in losses) / len(losses)}
-        training.write(artifact, model, losses, validations, best, seconds, tokens, more)
+        training.write(artifact, model, losses, validations, best, seconds, tokens)
 
     print(f"{training.sentence(validations[0], best, seconds)} Epoch {best['epoch']} is kept.")
     print(f"Written: {artifact.final}. Next: {console.command('04_inference.py')}")

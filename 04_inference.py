@@ -29,9 +29,10 @@ MAX_REQUEST = 4000  # characters
 
 
 def add_flags(parser):
-    parser.add_argument("--prompt", help="one request")
-    parser.add_argument("--file", metavar="FILE", help="requests, one on each line")
-    parser.add_argument("--chat", action="store_true", help="type requests; Ctrl-C stops an answer, Ctrl-D leaves")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--prompt", help="one request")
+    what.add_argument("--file", metavar="FILE", help="requests, one on each line")
+    what.add_argument("--chat", action="store_true", help="type requests; Ctrl-C stops an answer, Ctrl-D leaves")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--free", action="store_true", help="decode without the tools' grammar")
     how.add_argument("--constrained", action="store_true", help="any valid call, with arguments from anywhere")
@@ -86,7 +87,7 @@ def read_requests(path):
     """The requests in a file, one a line; in a .jsonl file, {"request": ...}. Raises UserError with file:line."""
     path, requests = Path(path), []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): give a UTF-8 file with a request on each line.") from None
     for number, line in enumerate(lines, 1):
@@ -105,11 +106,10 @@ def read_requests(path):
 
 def chat(answer, history):
     """Read requests until end of file (Ctrl-D). Ctrl-C stops the answer to one. `history`: lines for the arrow keys."""
-    with contextlib.suppress(ImportError):  # Windows has none
+    with contextlib.suppress(ImportError, OSError):  # Windows has no readline, a first chat no history
         import readline
 
-        if history.exists():
-            readline.read_history_file(history)
+        readline.read_history_file(history)
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
     print("Type a request. Ctrl-C stops an answer, Ctrl-D leaves.")
@@ -145,7 +145,6 @@ def main():
     if list_tools:  # a model that reads which tools there are can be given others than it was trained on
         tool_file = Path(settings["tools"]["file"])
     tools = toolbox.load_tools(tool_file)
-    manifest = artifacts.require(output_dir, options.source)
     if "respond" not in tools:
         print(toolbox.NO_RESPOND, file=sys.stderr)
 
@@ -168,7 +167,7 @@ def main():
     if only_asked:
         answer(*requests)
         return
-    inputs = [tool_file, manifest, options.file or EXAMPLES]
+    inputs = [tool_file, output_dir / options.source / "manifest.json", options.file or EXAMPLES]
     facts = {"base_model": base, **hardware.placement(model)}
     print(f"Answering {len(requests)} requests with {options.source}'s model, {how}.")
     with artifacts.stage(settings, "04_inference", inputs=inputs, **facts) as artifact:

@@ -106,12 +106,13 @@ def show_steps(steps):
 def one_request(settings, options, tools):
     """Answer --prompt with the fine-tuned model: under the tools' grammar for it, or under that of --schema."""
     tokenizer, model, base = loading.load_checkpoint(settings, "03_finetune")
-    if options.schema:
-        schema = read_json(options.schema)
-        compiled = decoding.grammar_of(schema, tokenizer, f"--schema {options.schema}").grounded(options.prompt)
-    else:
-        compiled = decoding.grammars_of_calls(tools, tokenizer, "grounded")(options.prompt)
-    steps, text = trace(model, tokenizer, options.prompt, compiled, settings)
+    with decoding.explain_ambiguity():
+        if options.schema:
+            schema = read_json(options.schema)
+            compiled = decoding.grammar_of(schema, tokenizer, f"--schema {options.schema}").grounded(options.prompt)
+        else:
+            compiled = decoding.grammars_of_calls(tools, tokenizer, "grounded")(options.prompt)
+        steps, text = trace(model, tokenizer, options.prompt, compiled, settings)
     if not options.trace:
         print(text)
         return

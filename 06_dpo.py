@@ -75,8 +75,8 @@ def collect_pairs(model, tokenizer, requests, given, tools, settings):
     pairs = [pair for pair in pairs if pair]
     random.Random(settings["seed"]).shuffle(pairs)
     given = [
-        {**row, "kind": "given", "source": "given with the data",
-         "rejected_ids": prompting.encode_completion(row["rejected"], tokenizer)}
+        {**{key: row[key] for key in ("id", "prompt", "chosen", "rejected")}, "kind": "given",
+         "source": "given with the data", "rejected_ids": prompting.encode_completion(row["rejected"], tokenizer)}
         for row in given[: max(dpo["max_pairs"] // 2, dpo["max_pairs"] - len(pairs))]
     ]  # fmt: skip
     # DPOTrainer needs as many in every process.
@@ -108,7 +108,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
 
     disable_progress_bars()
     dpo = settings["dpo"]
-    # Half of stage 03's for half as many records in a batch, where the recipe names none.
+    # Half of stage 03's, where the recipe names none: DPO makes small corrections.
     learning_rate = sft["learning_rate"] / 2 if dpo["learning_rate"] is None else dpo["learning_rate"]
 
     class EncodedDPOTrainer(parallel.WholeBatches, DPOTrainer):
@@ -177,7 +177,7 @@ def main():
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        hardware.explain_oom("dpo.batch_size", dpo["batch_size"]),
+        hardware.explain_oom(),
     ):
         pairs = artifact.resumed("pairs.json", None)
         if pairs is None:
@@ -218,7 +218,7 @@ def main():
         drawn = {"step", *training.CURVES[STAGE][2]}
         log = [{name: row[name] for name in row if name in drawn} for row in trainer.state.log_history if "loss" in row]
         tokens = dpo["epochs"] * sum(len(ids) for pair in pairs for ids in encode(pair, tokenizer).values())
-        training.write(artifact, model, log, validations, best, seconds, tokens, {"pairs": dict(kinds)})
+        training.write(artifact, model, log, validations, best, seconds, tokens, pairs=dict(kinds))
         write_jsonl(artifact / "pairs.jsonl", pairs)
 
     print(f"{training.sentence(validations[0], best, seconds)} Step {best['step']} is kept.")

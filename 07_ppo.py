@@ -33,7 +33,7 @@ GAMMA = 1.0  # answers are short: what is paid at their end is worth as much at 
 
 
 def reward_of(completion, record, tools, paid):
-    """What the highest rung that an answer has reached is paid: "outcome", "tool", "format", or nothing."""
+    """The most that any rung is paid which an answer has reached: "format", "tool" or "outcome"; else 0."""
     rungs = scoring.judge_outcome(completion.text, completion.ended, record, tools)
     return {"mean": max([paid[name] for name, reached in rungs.items() if reached], default=0.0), **rungs}
 
@@ -54,13 +54,12 @@ def compare(answers):
     return compared
 
 
-def estimate_advantages(rewards, values, mask, gamma, gae_lambda):
-    """GAE (arXiv:1506.02438, eq. 16), backwards over the columns; rewards, values, mask and result: (rows, T)."""
-    values = values * mask  # padding comes after the end, where there is nothing to come
+def estimate_advantages(rewards, values, gamma, gae_lambda):
+    """GAE (arXiv:1506.02438, eq. 16), backwards over the columns; all (rows, T), and 0 after an answer's end."""
     advantages, following, next_value = rewards.clone(), 0.0, 0.0
     for t in reversed(range(rewards.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        following = (delta + gamma * gae_lambda * following) * mask[:, t]
+        following = delta + gamma * gae_lambda * following
         advantages[:, t], next_value = following, values[:, t]
     return advantages
 
@@ -89,7 +88,7 @@ def ppo_loss(log_probs, values, batch, ppo, tokens=None):
 
 
 def build_rollout(learner, answers, ppo):
-    """(rollout, {name: what to watch}): what holds of each token of the answers before any step.
+    """(rollout, {name: what to watch}): what the losses need for each token, computed before the first step.
 
     answers: from `compare`. The rollout has their ids, and as (rows, T) log-probabilities, advantages and returns.
     """
@@ -104,7 +103,7 @@ def build_rollout(learner, answers, ppo):
     rewards = -ppo["kl_coef"] * kl
     for row, (_, completion, reward) in enumerate(answers):
         rewards[row, len(completion.token_ids) - 1] += reward
-    advantages = estimate_advantages(rewards, values, mask, GAMMA, ppo["gae_lambda"])
+    advantages = estimate_advantages(rewards, values, GAMMA, ppo["gae_lambda"])
     returns = advantages + values
     rollout |= {"log_probs": log_probs, "returns": returns, "advantages": whiten(advantages, mask)}
     return rollout, {
@@ -229,7 +228,7 @@ def main():
     with (
         artifacts.stage(settings, STAGE, inputs=inputs, resume=True, base_model=base) as artifact,
         tracking.tracker(settings, artifact) as track,
-        hardware.explain_oom("ppo.minibatch_size", ppo["minibatch_size"]),
+        hardware.explain_oom(),
     ):
         progress = train(learner, sample, validate, settings, artifact, track)
         if not parallel.is_main():

@@ -51,7 +51,7 @@ def find_models(settings, wanted):
         try:
             path, name = loading.find_base(wanted)["path"], Path(wanted).name
             if path != base["path"]:
-                found[wanted if name in found else name] = (path, None)
+                found[f"--model {wanted}" if name in found else name] = (path, None)
         except UserError as error:
             left_out[wanted] = str(error)
     return found, left_out
@@ -74,12 +74,10 @@ def answer(model, tokenizer, records, settings, grammar, temperature, progress):
 
 def score_rows(rows, records, tools):
     """The score of each row against its record; the row gets its kind of failure."""
-    scores = [
-        scoring.score(row["output"], record["completion"], tools, row["ended"], record["prompt"])
-        for row, record in zip(rows, records, strict=True)
-    ]
-    for row, score in zip(rows, scores, strict=True):
-        row["failure"] = score["failure"]
+    scores = []
+    for row, record in zip(rows, records, strict=True):
+        scores.append(scoring.score(row["output"], record["completion"], tools, row["ended"], record["prompt"]))
+        row["failure"] = scores[-1]["failure"]
     return scores
 
 

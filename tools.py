@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playground import arithmetic, schemas, strict_json
 
-NO_RESPOND = "There is no tool `respond`: no record answers after a result, and only --max-turns ends a conversation."
+NO_RESPOND = "There is no tool `respond`, with which a model answers its user: only --max-turns ends a conversation."
 TOOL_FILE = Path(__file__).parent / "configs" / "tools.json"
 FAILED = {}  # {tool: [calls that its executor failed in, how at first]}
 

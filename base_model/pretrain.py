@@ -1,8 +1,8 @@
-"""Pretrain the embedded base model: a 7-million-parameter Llama that can read, a little, and copy.
+"""Pretrain the embedded base model: a 7.5-million-parameter Llama that can read, a little, and copy.
 
-    python base_model/pretrain.py --corpus DIR --out DIR      # 90 minutes on 2 cores with AVX512-BF16, with --layers 6
-    # 13 minutes, with --layers 6, on an H100 with 16 cores beside it, which make the lessons
-    python base_model/pretrain.py --corpus DIR --out DIR --tokens 65536 --mix-steps 1700 --recall-steps 13000
+    python base_model/pretrain.py --corpus DIR --out DIR --layers 6     # 90 minutes on 2 cores with AVX512-BF16
+    # 13 minutes on an H100 with 16 cores beside it, which make the lessons
+    python base_model/pretrain.py --corpus DIR --out DIR --layers 6 --tokens 65536 --mix-steps 1700 --recall-steps 13000
 
 DIR is any folder of .txt files with a blank line between documents. Four phases:
 

@@ -46,4 +46,4 @@ if __name__ == "__main__":
         runs = [learned(seed, list_tools, options) for seed in options.seeds]
         rows += [row(name, runs, decoding) for decoding in DECODINGS]
     notes = f"`{' '.join(['--model', options.model, *options.flags])}`, seed {', '.join(map(str, options.seeds))}."
-    keep("unseen_tools", f"{tables.table(rows, rows[0])}\n\n{notes}")
+    keep("unseen_tools", f"{tables.table(rows)}\n\n{notes}")

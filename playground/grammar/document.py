@@ -52,9 +52,9 @@ class Document:
         try:
             self.root = json.loads(json.dumps(schema))  # 1 as a name becomes "1", a tuple a list
         except (TypeError, ValueError) as error:
-            raise UnsupportedSchema("", f"what is no JSON ({error})") from None
+            raise UnsupportedSchema("", f"not JSON ({error})", "") from None
         if not isinstance(self.root, (dict, bool)):
-            raise UnsupportedSchema("", f"what is no valid JSON Schema (a {type(schema).__name__})")
+            raise UnsupportedSchema("", f"not a valid JSON Schema ({type(schema).__name__})", "")
         named = self.root.get("$schema", "") if isinstance(self.root, dict) else ""
         if not isinstance(named, str):
             raise UnsupportedSchema("/$schema", "a draft that is no text")
@@ -88,8 +88,8 @@ class Document:
             # Without the format checker, which would have `re` compile the patterns, however large.
             type(self.validator).check_schema(schema, format_checker=None)
         except jsonschema.SchemaError as error:
-            what = f"what is no valid JSON Schema ({error.message[:200]})"
-            raise UnsupportedSchema(below(pointer, *error.absolute_path), what) from None
+            what = f"not a valid JSON Schema ({error.message[:200]})"
+            raise UnsupportedSchema(below(pointer, *error.absolute_path), what, "") from None
 
     def _find_bases(self, key):
         """Whether a part of the document has an identifier of its own, to which the references in it would be."""

@@ -46,7 +46,7 @@ def load(folder):
 
 def _rows(path):
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): download the leaderboard's file again.") from None
 

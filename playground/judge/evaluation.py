@@ -10,7 +10,7 @@ from playground.judge import scoring, statistics
 from playground.model import generation
 from playground.run import parallel
 from playground.run.errors import UserError
-from playground.run.files import read_jsonl, sha256
+from playground.run.files import MODEL_FILES, read_jsonl, sha256
 
 SAME = ("split", "decoding", "sampling")  # with these and the three hashes below, outputs are the same
 
@@ -24,8 +24,7 @@ def evenly_spaced(records, most):
 def hash_model(folder, base_path=None):
     """sha256 over the names and contents of a model's files; an adapter's base model counts too."""
     folders = [Path(folder), Path(base_path)] if Path(folder, "adapter_config.json").exists() else [Path(folder)]
-    kinds = (".json", ".safetensors", ".txt", ".model")
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in kinds)
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in MODEL_FILES)
     lines = "".join(f"{path.name} {sha256(path)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -93,9 +92,7 @@ class Predictions:
 
     def _add(self, rows):
         self.rows += rows
-        self._known.setdefault(
-            self._key(rows[0]["model_sha256"], rows[0]), rows
-        )  # DPO or PPO may have kept the SFT model
+        self._known[self._key(rows[0]["model_sha256"], rows[0])] = rows  # DPO or PPO may have kept the SFT model
         return rows
 
 
@@ -107,12 +104,8 @@ def greedy_cell(records, rows, scores, samples):
     cell = {"n": len(records)}
     for metric in scoring.METRICS:
         cell[metric] = statistics.interval([s[metric] for s in scores if s[metric] is not None], samples)
-    for name, key in (
-        ("seconds_per_call", "seconds"),
-        ("tokens_per_call", "tokens"),
-        ("forward_passes_per_call", "forward_passes"),
-    ):
-        cell[name] = sum(row[key] for row in rows) / len(rows)
+    for cost in ("seconds", "tokens", "forward_passes"):
+        cell[f"{cost}_per_call"] = sum(row[cost] for row in rows) / len(rows)
     cell["failures"] = dict(Counter(s["failure"] for s in scores if s["failure"]).most_common())
     cell["confusion"] = statistics.confusion(records, scores)
     cell["by_tool"] = statistics.precision_recall(cell["confusion"])

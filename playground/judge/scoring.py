@@ -1,7 +1,7 @@
 """How good a call is: the metrics of every stage, and the one name of every way to be wrong.
 
-`score` judges one output, `judge` many, `summarize` takes means; the rest is what an evaluation says about many
-scores. Everything here is a pure function of its arguments, but for what executing a tool does.
+`score` judges one output, `judge` many, `summarize` takes means; `judge_outcome` says how far an output got towards
+what it should bring about. Everything here is a pure function of its arguments, but for what executing a tool does.
 """
 
 import json
@@ -76,7 +76,7 @@ def score(text, completion, tools, ended=True, prompt=""):
         return scores | {"failure": _unreadable(error.kind, ended)}
     scores["format_correctness"] = 1.0
     failure = find_failure(call, reference, tools)
-    if call["tool"] not in tools or toolbox.validate_call(call, tools):
+    if toolbox.validate_call(call, tools):
         return scores | {"failure": failure}
     scores |= {"schema_validity": 1.0, "tool": call["tool"]}
     if call["tool"] == reference["tool"]:

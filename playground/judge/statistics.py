@@ -1,4 +1,4 @@
-"""What may be said of many scores: intervals, differences, repeated samples, and which tool is taken for which."""
+"""Statistics over many scores: intervals, paired differences, pass@k, and which tool is confused with which."""
 
 import functools
 import json
@@ -9,14 +9,14 @@ NO_CALL = "(no valid call)"
 
 
 @functools.lru_cache(maxsize=8)
-def _resamples(n, samples, seed):
+def _resamples(n, samples):
     """(samples, n) indices drawn with replacement; the same for every metric, so drawn once."""
     import numpy as np
 
-    return np.random.default_rng(seed).integers(n, size=(samples, n), dtype=np.int32)
+    return np.random.default_rng(0).integers(n, size=(samples, n), dtype=np.int32)
 
 
-def interval(values, samples, seed=0):
+def interval(values, samples):
     """{"value", "low", "high"}: the mean and its 95% interval, percentile bootstrap over requests; None for none.
 
     Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
@@ -26,18 +26,18 @@ def interval(values, samples, seed=0):
     values = np.asarray(values, dtype=float)
     if not len(values):
         return None
-    low, high = np.percentile(values[_resamples(len(values), samples, seed)].mean(axis=1), [2.5, 97.5])
+    low, high = np.percentile(values[_resamples(len(values), samples)].mean(axis=1), [2.5, 97.5])
     return {"value": values.mean().item(), "low": low.item(), "high": high.item()}
 
 
-def paired_difference(before, after, samples, seed=0):
+def paired_difference(before, after, samples):
     """The `interval` of after - before on the same requests, those left out where one of the two is None.
 
     Pairing takes out that some requests are hard for every model (Efron & Tibshirani 1993, chapter 8); a
     difference whose interval includes 0 is not one that these requests can show.
     """
     pairs = zip(before, after, strict=True)
-    return interval([b - a for a, b in pairs if a is not None and b is not None], samples, seed)
+    return interval([b - a for a, b in pairs if a is not None and b is not None], samples)
 
 
 def pass_at_k(right, drawn, k):

@@ -1,5 +1,6 @@
 """What a model may write: anything, a valid call, or a call whose arguments come from the request."""
 
+import contextlib
 import functools
 import re
 
@@ -20,6 +21,17 @@ def grammar_of(schema, tokenizer, place):
         return grammar.compile_schema(schema, tokenizer, leading_space=not tokenizer.chat_template)
     except grammar.UnsupportedSchema as error:
         raise UserError(f"{place}: {error}; change the schema, or decode freely.") from None
+
+
+@contextlib.contextmanager
+def explain_ambiguity():
+    """A block in which a schema whose values can be read in too many ways at once is a UserError."""
+    from playground.grammar import TooManyWays
+
+    try:
+        yield
+    except TooManyWays as error:
+        raise UserError(f"the schema is too ambiguous: {error}; give it fewer alternatives.") from None
 
 
 def grammars_of_calls(tools, tokenizer, decoding):

@@ -113,7 +113,7 @@ def add_templates(tokenizer, tools):
 def card(source, manifest, base, tools):
     """The text of the model card: what the model is, how to ask it, how good it was found to be, how it was made."""
     metrics = read_json(source / "metrics.json").get("validation_after", {})
-    rates = {name: value for name, value in metrics.items() if isinstance(value, float) and value <= 1}
+    rates = {name: value for name, value in metrics.items() if isinstance(value, float) and name != "reward"}
     recipe = {key: manifest["recipe"][key] for key in ("seed", "model", "dataset", SECTIONS[source.name])}
     origins = {"embedded": "license: cc-by-sa-4.0", "hub": f"base_model: {base['name']}"}
     return CARD.substitute(

@@ -4,7 +4,7 @@ import inspect
 import sys
 from dataclasses import dataclass
 
-from playground.model import loading, prompting, weights
+from playground.model import decoding, loading, prompting, weights
 from playground.run import hardware, parallel
 from playground.run.errors import UserError
 
@@ -40,8 +40,6 @@ def generate(
     import numpy as np
     from tqdm import tqdm
 
-    from playground.grammar import TooManyWays
-
     section = settings["generate"]
     limit, batch_size = section["max_new_tokens"], section["batch_size"]
 
@@ -66,15 +64,12 @@ def generate(
         """[(which prompt, its Completion)] of this process."""
         answered = []
         bar = tqdm(total=len(order), desc=progress, disable=progress is None, leave=False)
-        with bar, hardware.explain_oom("generate.batch_size", batch_size):
+        with bar, hardware.explain_oom("generate.batch_size", batch_size), decoding.explain_ambiguity():
             for begin in range(0, len(order), batch_size):
                 rows = order[begin : begin + batch_size]
                 matchers = [begin_text(prompts[i]) for i in rows] if grammar else None
                 batch = [encoded[i] for i in rows]
-                try:
-                    generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
-                except TooManyWays as error:
-                    raise UserError(f"the schema is too ambiguous: {error}; give it fewer alternatives.") from None
+                generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
                 for i, (ids, passes) in zip(rows, generated, strict=True):
                     text = tokenizer.decode(ids, skip_special_tokens=True)
                     answered.append((i, Completion(text, ids, bool(grammar) or _has_ended(ids, tokenizer), passes)))

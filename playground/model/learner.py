@@ -1,4 +1,4 @@
-"""What PPO trains: a policy, its value head, and what holds the policy near to what it was."""
+"""What PPO trains: a policy, its value head, and what keeps the policy close to the model it started from."""
 
 import copy
 from contextlib import nullcontext

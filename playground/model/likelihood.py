@@ -1,13 +1,14 @@
-"""What a model says of answers that are there: the probability of each token, in batches that fit."""
+"""The probability that a model gives to each token of given answers, in batches that fit in memory."""
 
 from playground.model import generation
 from playground.run import hardware, parallel
 
 MOST_AT_ONCE = 8, 4  # answers that training reads in one forward pass; the second for large vocabularies
+LARGE = 2**15  # tokens in a vocabulary from which on logits are most of the memory of a training step
 
 
 def collate(prompts, completions, pad_token_id, device):
-    """Prompts, padded on the left, and completions, on the right, which so share their T columns; all token ids.
+    """Prompts, padded on the left, and completions, on the right: completions start in one column. All token ids.
 
     Returns input_ids and attention_mask (rows, a multiple of PADDED_TO), completion_ids and completion_mask (rows, T).
     """
@@ -33,7 +34,7 @@ def batches(answers, rows, model, tokenizer):
     ids = answers["prompts"], answers["completions"]
     tensors = {name: tensor for name, tensor in answers.items() if name not in ("prompts", "completions")}
     mine = sorted(parallel.share(rows), key=lambda row: sum(len(each[row]) for each in ids))
-    at_once = hardware.at_once(tokenizer, *MOST_AT_ONCE)
+    at_once = MOST_AT_ONCE[len(tokenizer) > LARGE]
     for first in range(0, max(len(mine), 1), at_once):
         part = list(mine[first : first + at_once] or rows[:1])
         batch = collate(*([each[row] for row in part] for each in ids), tokenizer.pad_token_id, model.device)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playground.model import smollm2
 from playground.run import hardware, parallel
-from playground.run.artifacts import read_manifest, require
+from playground.run.artifacts import read_manifest
 from playground.run.console import command
 from playground.run.errors import UserError
 from playground.run.files import read_json, sha256
@@ -101,10 +101,17 @@ def count_tokens(texts):
 
 
 def load_checkpoint(settings, stage):
-    """(tokenizer, model, base) of a training stage's artifact, on the base model that its manifest names."""
-    base = find_base(read_manifest(settings["output_dir"], stage)["base_model"]["name"])
-    path = require(settings["output_dir"], stage, "model")
-    return *load(path, settings, base["path"]), base
+    """(tokenizer, model, base) of a training stage's artifact, on the base model that its manifest names.
+
+    Raises UserError where the stage has made no model.
+    """
+    folder = Path(settings["output_dir"])
+    if not (folder / stage / "model").is_dir():
+        there = ", ".join(sorted(path.parent.name for path in folder.glob("[0-9]*/model")))
+        do = f"take one of {there}" if there else f"run `{command('03_finetune.py')}` first"
+        raise UserError(f"{folder / stage} holds no model: {do}.")
+    base = find_base(read_manifest(folder, stage)["base_model"]["name"])
+    return *load(folder / stage / "model", settings, base["path"]), base
 
 
 def load_start(settings, stage, tool_file):

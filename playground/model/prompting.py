@@ -90,9 +90,9 @@ def few_shot(prompt, examples, tools, tokenizer):
     all_tools = "" if "\nTools: " in prompt else f"These are the tools:\n{toolbox.signatures(tools)}"
     if tokenizer.chat_template:
         return encode_prompt(prompt, tokenizer, f"{SYSTEM}\n{all_tools}".strip(), examples)
-    shown = "\n\n".join(f"User: {row['prompt']}\nCall: {row['completion']}" for row in examples)
-    before = f"{all_tools}\n\n" if all_tools else ""
-    return encode_prompt(f"{before}{shown}\n\nUser: {prompt}", tokenizer)
+    shown = [f"User: {row['prompt']}\nCall: {row['completion']}" for row in examples]
+    text = "\n\n".join([*filter(None, [all_tools]), *shown, toolbox.format_prompt(prompt)])
+    return tokenizer(text, split_special_tokens=True)["input_ids"]
 
 
 def pick_examples(records, count, seed):

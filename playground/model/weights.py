@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import math
 import os
 
 from playground.run import hardware, parallel
+from playground.run.errors import UserError
 
 LARGE = 5e7  # weights from which on reading them in bfloat16 pays; models of 7.5 million gain nothing
 
@@ -114,10 +116,11 @@ def lora_config(model, settings):
     from peft import LoraConfig
 
     section = settings["model"]
+    targets = section["lora_targets"]
     return LoraConfig(
         r=section["lora_rank"],
         lora_alpha=section["lora_alpha"],
-        target_modules=section["lora_targets"],
+        target_modules=targets if targets == "all-linear" else targets.split(","),
         # GPT-2 keeps its weights transposed (Conv1D), and PEFT must know.
         fan_in_fan_out=model.config.model_type == "gpt2",
         task_type="CAUSAL_LM",
@@ -128,7 +131,10 @@ def add_lora(model, settings):
     """The model with those adapters on it."""
     from peft import get_peft_model
 
-    model = get_peft_model(model, lora_config(model, settings))
+    try:
+        model = get_peft_model(model, lora_config(model, settings))
+    except ValueError as error:
+        raise UserError(f"model.lora_targets is {settings['model']['lora_targets']}: {error}") from None
     for config in model.peft_config.values():
         if isinstance(config.target_modules, set):  # which would be saved in another order each time
             config.target_modules = sorted(config.target_modules)
@@ -165,6 +171,6 @@ def averaging(model, begin, folder, after_epoch):
                 if parallel.is_main():  # before the trainer's own files, of which the last makes a checkpoint whole
                     self.saved(state).parent.mkdir(exist_ok=True)
                     torch.save(average.state_dict(), self.saved(state))
-            after_epoch(round(state.epoch), model)
+            after_epoch(math.ceil(state.epoch), model)  # the last may be a part of one
 
     return Average()

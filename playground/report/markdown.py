@@ -12,34 +12,25 @@ FIGURES = ("ladder", "failures")
 
 def write(folder, metrics, settings):
     """report.md and the plots of an evaluation, into `folder`."""
-    lines = [
+    parts = [
         "# What each technique adds",
-        "",
         f"Held-out requests, greedy decoding unless it says otherwise, seed {settings['seed']}. In parentheses: "
         "95% intervals, bootstrap over requests.",
     ]
     for split, cells in metrics["splits"].items():
-        figures = (plots.draw_ladder(cells), plots.draw_failures(cells, scoring.FAILURES))
+        figures = plots.draw_ladder(cells), plots.draw_failures(cells, scoring.FAILURES)
         for figure, what in zip(figures, FIGURES, strict=True):
             plots.save(figure, folder / f"{split}_{what}.png")
-        sampled, steps = tables.sampled_rows(cells), tables.difference_rows(metrics["differences"][split])
-        asked = tables.asking_rows(cells)
-        asking = (
-            [f"## {split}: requests that lack an argument", "", tables.table(asked, list(asked[0])), ""]
-            if asked
-            else []
-        )
-        lines += [
-            "" if split == "test" else f"\n## {split}", "",
-            tables.table(tables.grid_rows(cells, True), ["", *tables.SHOWN, "ms a call"]), "",
-            f"{tables.count(cells)} requests of {split}.", "", f"![what each stage adds]({split}_ladder.png)", "",
-            f"## {split}: what each step changed, request by request", "", tables.table(steps, list(steps[0])), "",
-            f"## {split}: with sampling", "", tables.table(sampled, list(sampled[0])), "",
-            *asking,
-            f"## {split}: how the wrong outputs are wrong", "", f"![kinds of failure]({split}_failures.png)", "",
-        ]  # fmt: skip
-    lines += [f"{name} is left out: {printable(why)}" for name, why in metrics["left_out"].items()]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        sections = {
+            f"{tables.count(cells)} requests": tables.grid_rows(cells, True),
+            "what each step changed, request by request": tables.difference_rows(metrics["differences"][split]),
+            "with sampling": tables.sampled_rows(cells),
+            "requests that lack an argument": tables.asking_rows(cells),
+        }
+        parts += [f"## {split}: {title}\n\n{tables.table(rows)}" for title, rows in sections.items() if rows]
+        parts += [f"![{what}]({split}_{what}.png)" for what in FIGURES]
+    parts += [f"{name} is left out: {printable(why)}" for name, why in metrics["left_out"].items()]
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def read_evaluation(run):
@@ -69,4 +60,4 @@ def compare(runs):
                     there = {run: metrics["splits"][split].get(model) for run, metrics in found.items()}
                     rates = {run: tables.rate(cell and cell[decoding][metric]) for run, cell in there.items()}
                     rows.append({"": f"{split}: {tables.row_name(model, decoding)}", "metric": title, **rates})
-    return tables.table(rows, ["", "metric", *found])
+    return tables.table(rows)

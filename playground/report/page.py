@@ -108,10 +108,10 @@ def _tools(metrics):
         called = list(dict.fromkeys([*matrix, *(name for counts in matrix.values() for name in counts)]))
         rows = []
         for tool, counts in matrix.items():
-            cells = [_heat(counts.get(name, 0), rates[tool]["n"]) for name in called]
+            shaded = [_heat(counts.get(name, 0), rates[tool]["n"]) for name in called]
             precision = rates[tool]["precision"]
             shown = "–" if precision is None else f"{precision:.1%}"
-            rows.append([text(tool), *cells, shown, f"{rates[tool]['recall']:.1%}"])
+            rows.append([text(tool), *shaded, shown, f"{rates[tool]['recall']:.1%}"])
         columns = ["", *map(text, called), "precision", "recall"]
         title = text(f"{row_name(model, decoding)}, {split}")
         opened = " open" if (model, decoding) == ("sft", "free") and split == "test" else ""

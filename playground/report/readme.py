@@ -2,7 +2,7 @@
 
     python bench/seeds.py                    # runs the sequence for three seeds and records bench/seeds.json
     python bench/seeds.py --model smollm2    # the same for another model: bench/seeds-smollm2.json
-    python bench/teacher.py                  # unseen_tools.py and own_tools.py: tables of their own, beside the scripts
+    python bench/teacher.py                  # so do unseen_tools.py, own_tools.py and others: a table each, beside it
     python -m playground readme              # fills the pages and draws bench/ladder.png and bench/ladder-dark.png
 
 A generated part stands between `<!-- name -->` and `<!-- /name -->`.
@@ -77,7 +77,7 @@ def summary(found):
                 value = mean_and_range(recorded["splits"][split][model][decoding][metric])
                 row[f"{name}: {column}" if len(found) > 1 else column] = tables.rate(value, bounds=False)
         rows.append(row)
-    return tables.table(rows, list(rows[0]))
+    return tables.table(rows)
 
 
 def minutes(found):
@@ -99,7 +99,7 @@ def models(found):
             seeds = recorded["splits"][split]["sft"]["grounded"][metric]
             row[column] = tables.rate(mean_and_range(seeds), bounds=False)
         rows.append(row)
-    return tables.table(rows, rows[0])
+    return tables.table(rows)
 
 
 # ---- docs/results.md
@@ -126,7 +126,7 @@ def differences(recorded):
         | {SPLITS[split]: tables.rate(steps[step], sign="+") for split, steps in recorded["differences"].items()}
         for step in recorded["differences"]["test"]
     ]
-    return tables.table(rows, list(rows[0]))
+    return tables.table(rows)
 
 
 def failures(recorded):
@@ -141,7 +141,7 @@ def failures(recorded):
         }
         if any(share["value"] for share in found.values()):
             rows.append({"": kind} | {name: tables.rate(share, bounds=False) for name, share in found.items()})
-    return tables.table(rows, list(rows[0]))
+    return tables.table(rows)
 
 
 def costs(recorded):
@@ -158,7 +158,7 @@ def costs(recorded):
         )
     whole = [sum(seconds) for seconds in zip(*recorded["seconds"].values(), strict=True)]
     rows.append({"stage": "together", "peak memory": "", "seconds": _seconds(whole)})
-    return tables.table(rows, list(rows[0])) + f"\n\nMeasured on {recorded['machine']}."
+    return tables.table(rows) + f"\n\nMeasured on {recorded['machine']}."
 
 
 def _seconds(runs):

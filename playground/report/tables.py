@@ -1,7 +1,5 @@
 """Tables in Markdown and for the terminal."""
 
-import textwrap
-
 from playground.judge.scoring import FAILURES
 
 SHOWN = {
@@ -18,17 +16,21 @@ STEPS = {"schema valid": "schema_validity", "right tool": "tool_accuracy", "exac
 
 
 def sampled_answers(title, answers):
-    """Some (record, completion, {component: reward}) as lines for the terminal: request, answer, what it earned."""
+    """Some (record, completion, reward) of stage 07 as lines for the terminal: request, answer, what it earned."""
     lines = [f"\n{title}, sampled:"]
-    for record, completion, parts in answers:
-        earned = ", ".join(f"{name}={value:.2g}" for name, value in parts.items())
+    for record, completion, reward in answers:
+        reached = ", ".join(name for name, there in reward.items() if there and name != "mean")
         lines += [f"  {line}" for line in record["prompt"].split("\n")]
-        lines += [f"  -> {completion.text.strip()}", textwrap.indent(textwrap.fill(earned, 75), " " * 5)]
+        lines += [
+            f"  -> {completion.text.strip()}",
+            f"     reward {reward['mean']:.2g}, reached: {reached or 'nothing'}",
+        ]
     return "\n".join(lines)
 
 
-def table(rows, columns):
-    """A Markdown table: rows are {column: text}."""
+def table(rows, columns=None):
+    """A Markdown table: rows are {column: text}; columns: which to show, all of the first row's if None."""
+    columns = columns or list(rows[0])
     widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns}
     lines = [{column: column for column in columns}, {column: "-" * widths[column] for column in columns}, *rows]
     return "\n".join(
@@ -48,17 +50,19 @@ def row_name(model, decoding):
     return model if decoding == "free" else f"{model}, {decoding}"
 
 
+def _rows(cells, columns):
+    """For `table`: a row for each model and decoding, its name and columns(cell)."""
+    return [{"": row_name(model, how)} | columns(cell) for model, ways in cells.items() for how, cell in ways.items()]
+
+
 def grid_rows(cells, bounds):
-    """The headline grid, technique x metric, as rows for `table`."""
-    return [
-        {
-            "": row_name(model, decoding),
-            **{column: rate(cell[metric], bounds) for column, metric in SHOWN.items()},
-            "ms a call": f"{1000 * cell['seconds_per_call']:.0f}",
-        }
-        for model, decodings in cells.items()
-        for decoding, cell in decodings.items()
-    ]
+    """The headline grid, technique x metric."""
+
+    def columns(cell):
+        rates = {column: rate(cell[metric], bounds) for column, metric in SHOWN.items()}
+        return rates | {"ms a call": f"{1000 * cell['seconds_per_call']:.0f}"}
+
+    return _rows(cells, columns)
 
 
 def summary(metrics):
@@ -76,42 +80,35 @@ def count(cells):
 
 
 def sampled_rows(cells):
-    return [
-        {
-            "": row_name(model, decoding),
-            "greedy exact": rate(cell["exact_call"]),
-            "sampled exact": rate(cell["sampled"]["exact_call"]),
-            f"one of {cell['sampled']['k']} right": rate(cell["sampled"]["pass_at_k"]),
-            "always right": rate(cell["sampled"]["always_right"]),
-        }
-        for model, decodings in cells.items()
-        for decoding, cell in decodings.items()
-    ]
+    def columns(cell):
+        drawn = cell["sampled"]
+        rates = {"greedy exact": cell["exact_call"], "sampled exact": drawn["exact_call"]}
+        rates |= {f"one of {drawn['k']} right": drawn["pass_at_k"], "always right": drawn["always_right"]}
+        return {title: rate(interval) for title, interval in rates.items()}
+
+    return _rows(cells, columns)
 
 
 def cost_rows(cells):
-    costs = {"forward passes a call": "forward_passes_per_call", "tokens a call": "tokens_per_call"}
-    return [
-        {"": row_name(model, decoding), "ms a call": f"{1000 * cell['seconds_per_call']:.1f}",
-         **{title: f"{cell[cost]:.1f}" for title, cost in costs.items()}}
-        for model, decodings in cells.items() for decoding, cell in decodings.items()
-    ]  # fmt: skip
+    def columns(cell):
+        counts = {"forward passes a call": "forward_passes_per_call", "tokens a call": "tokens_per_call"}
+        seconds = {"ms a call": f"{1000 * cell['seconds_per_call']:.1f}"}
+        return seconds | {title: f"{cell[cost]:.1f}" for title, cost in counts.items()}
+
+    return _rows(cells, columns)
 
 
 def failure_rows(cells):
-    return [
-        {"": row_name(model, decoding), **{kind: str(cell["failures"].get(kind, "")) for kind in FAILURES}}
-        for model, decodings in cells.items() for decoding, cell in decodings.items()
-    ]  # fmt: skip
+    return _rows(cells, lambda cell: {kind: str(cell["failures"].get(kind, "")) for kind in FAILURES})
 
 
 def asking_rows(cells):
     """Of requests that lack an argument: how often the model asks for it, as it should."""
-    return [
-        {"": row_name(model, decoding), "asks back": rate(cell["asks_back"]["exact_call"]),
-         "n": str(cell["asks_back"]["n"])}
-        for model, decodings in cells.items() for decoding, cell in decodings.items() if "asks_back" in cell
-    ]  # fmt: skip
+    asked = {
+        model: {how: cell["asks_back"] for how, cell in ways.items() if "asks_back" in cell}
+        for model, ways in cells.items()
+    }
+    return _rows(asked, lambda found: {"asks back": rate(found["exact_call"]), "n": str(found["n"])})
 
 
 def difference_rows(differences):

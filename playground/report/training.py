@@ -39,7 +39,7 @@ def curves(stage, log):
     return {title: points for title, points in drawn.items() if points}
 
 
-def write(artifact, model, log, validations, best, seconds, tokens, more=None):
+def write(artifact, model, log, validations, best, seconds, tokens, **more):
     """metrics.json, log.jsonl and a plot of it into an artifact, and into its facts what the model was trained on.
 
     log: the training's rows; validations: what was measured before (the first), meanwhile and after; best: that of the
@@ -53,7 +53,7 @@ def write(artifact, model, log, validations, best, seconds, tokens, more=None):
     write_json(
         artifact / "metrics.json",
         {
-            **(more or {}),
+            **more,
             "validation_before": validations[0],
             "validation_after": best,
             "train_seconds": seconds,

@@ -118,7 +118,7 @@ def _interrupt_again(unraisable):
 
 
 def command(script=None):
-    """This process's command line, without what accelerate was told; that of another script, with what both take."""
+    """The command that started this process, or one for `script`, with the flags that both scripts accept."""
     if not script:
         return f"{'accelerate launch ...' if parallel.size() > 1 else 'python'} {shlex.join(sys.argv)}"
     path = Path(sys.argv[0]).parent / script  # where this one lies

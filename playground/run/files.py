@@ -9,6 +9,7 @@ from playground.run.console import command
 from playground.run.errors import UserError
 
 NEW = ".new"  # ends the name of a file that is being written
+MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")  # what a model's folder says by
 
 
 def sha256(path):

@@ -9,14 +9,13 @@ import sys
 from playground.run.errors import UserError
 
 # PyTorch's threads wait for each other by spinning, 300,000 times before they sleep, and so hold the cores that they
-# wait for. Seconds to answer 256 requests with the embedded model on two threads, alone and beside a busy program:
-# 1,000 times 6.6 and 9, 20,000 times 5 and 17, 300,000 times 5 and 40 to 57. Read by libgomp when torch is
-# loaded, which is after this module.
+# wait for. Seconds to answer 256 requests with the embedded model on two threads, alone and beside a busy program: 6.6
+# and 9 at 1,000 spins, 5 and 17 at 20,000, 5 and 40 to 57 at 300,000. Read by libgomp when torch is loaded, which is
+# after this module.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 PADDED_TO = 16  # tokens to which batches are widened: of fewer sizes, what one step has freed fits the next
 KERNELS = 64  # of oneDNN's: those of a few widths
-LARGE = 2**15  # tokens in a vocabulary from which on logits are most of the memory of a training step
 
 
 def peak_mb():
@@ -33,22 +32,18 @@ def peak_mb():
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # in bytes there, in KiB elsewhere
 
 
-def at_once(tokenizer, usual, with_large_vocabulary):
-    """How many sequences a training step may read in one forward pass, by the tokenizer's vocabulary."""
-    return with_large_vocabulary if len(tokenizer) > LARGE else usual
-
-
 @contextlib.contextmanager
-def explain_oom(key, batch_size):
-    """A block that works on batches whose size is recipe key `key`: too little memory for it is a UserError."""
+def explain_oom(key="", batch_size=1):
+    """A block in which too little memory is a UserError; recipe key `key` is the size of a batch that it reads."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         # "CUDA out of memory", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"
         if isinstance(error, RuntimeError) and not re.search("out of memory|DefaultCPUAllocator", str(error)):
             raise
-        advice = f"try --set {key}={batch_size // 2}" if batch_size > 1 else "take a smaller model"
-        raise UserError(f"out of memory with {key}={batch_size}: {advice}.") from None
+        smaller = "try --set model.use_lora=true, or take a smaller model"
+        advice = f"try --set {key}={batch_size // 2}" if batch_size > 1 else smaller
+        raise UserError(f"out of memory{key and f' with {key}={batch_size}'}: {advice}.") from None
 
 
 def keep_freed():

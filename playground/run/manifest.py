@@ -22,7 +22,7 @@ from pathlib import Path
 from playground.run import recipe
 from playground.run.console import command
 from playground.run.errors import UserError
-from playground.run.files import read_json, sha256
+from playground.run.files import MODEL_FILES, read_json, sha256
 
 # Sections of the recipe that one stage alone reads, or others only by what it has made.
 OWN = {
@@ -41,7 +41,7 @@ def base_files(base):
     """The files of a base model that decide what it says; a hub model's path names its revision instead."""
     if not base or base.get("kind") not in ("embedded", "package", "folder"):
         return []
-    return sorted(path for path in Path(base["path"]).iterdir() if path.suffix in (".json", ".safetensors"))
+    return sorted(path for path in Path(base["path"]).iterdir() if path.suffix in MODEL_FILES)
 
 
 def manifest(artifact, key, started):
@@ -94,7 +94,7 @@ def verify(output_dir):
     """{stage: [what is wrong, in words]} of the artifacts in a folder, in their order; nothing is wrong with []."""
     output_dir, found = Path(output_dir), {}
     for path in sorted(output_dir.glob("*/manifest.json")):
-        if not path.parent.suffix:  # neither .partial nor .old
+        if not path.parent.suffix:  # no .partial
             found[path.parent.name] = _wrong(path.parent, output_dir, found)
     if not found:
         raise UserError(f"{output_dir} holds no artifacts: give the folder that the stages have written to.")

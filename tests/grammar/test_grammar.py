@@ -146,7 +146,7 @@ def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
         ({"$ref": "#/$defs/gone"}, "#/$ref"),
         ({"type": "number", "multipleOf": 0.1}, "#/multipleOf"),
         ({"type": "object", "flavour": "sweet"}, "#/flavour"),
-        ({"type": "strnig"}, "#/type: what is no valid JSON Schema"),
+        ({"type": "strnig"}, "#/type: not a valid JSON Schema"),
         ({"properties": {"a/b~": {"not": {"type": "null"}}}}, "#/properties/a~1b~0/not"),
         ({"oneOf": [{"minLength": 3}, {"minimum": 5}]}, "#/oneOf"),
         ({"$defs": {"a": {"$id": "http://o/"}}, "$ref": "#/$defs/a"}, "#/$ref"),
@@ -176,7 +176,7 @@ def test_what_is_forced_is_the_text_up_to_the_next_choice(tokenizer):
             },
             "#/oneOf",
         ),
-        (None, "#: what is no valid JSON Schema"),
+        (None, "#: not a valid JSON Schema"),
         ({"const": float("nan")}, "#: a number"),
     ],
 )

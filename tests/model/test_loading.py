@@ -205,7 +205,7 @@ def test_too_little_memory_names_the_batch_size_to_try(monkeypatch, tokenizer, b
     monkeypatch.setattr(base_model, "forward", lambda position_ids=None, **_: fail())
     with pytest.raises(UserError, match=r"generate\.batch_size=64: try --set generate\.batch_size=32\.$"):
         generation.generate(base_model, tokenizer, ["Hello!"], recipe.load())
-    smallest = r"sft\.micro_batch_size=1: take a smaller model"
+    smallest = r"sft\.micro_batch_size=1: try --set model\.use_lora=true, or take a smaller model"
     with pytest.raises(UserError, match=smallest), hardware.explain_oom("sft.micro_batch_size", 1):
         fail()
 

@@ -13,7 +13,7 @@ import pytest
 
 import tools as toolbox
 from playground.model import generation, loading
-from playground.report import readme
+from playground.report import readme, tables
 from playground.run import recipe
 from playground.run.errors import UserError
 from playground.run.files import read_json, read_records
@@ -198,12 +198,13 @@ def test_the_call_in_other_peoples_formats_is_the_same_call():
 def test_the_answer_shown_with_its_reward_is_paid_that():
     reward_of, paid = importlib.import_module("07_ppo").reward_of, recipe.load()["ppo"]["reward"]
     request, call, shown = re.search(
-        r"^ *(.*resin stains.*)\n *-> (.*)\n *(mean=.*)", PAGES["README.md"], re.MULTILINE
+        r"^ *(.*resin stains.*)\n *-> (.*)\n *(reward .*)", PAGES["README.md"], re.MULTILINE
     ).groups()
     right = toolbox.to_json({"tool": "search_web", "args": {"query": "remove resin stains from a worktop"}})
     done = generation.Completion(text=call, token_ids=[], ended=True, forward_passes=0)
-    reward = reward_of(done, {"prompt": request, "completion": right}, toolbox.load_tools(), paid)
-    assert ", ".join(f"{name}={value:.2g}" for name, value in reward.items()) == shown
+    record = {"prompt": request, "completion": right}
+    reward = reward_of(done, record, toolbox.load_tools(), paid)
+    assert tables.sampled_answers("", [(record, done, reward)]).endswith(shown)
 
 
 def test_the_mean_of_equal_rates_is_that_rate():

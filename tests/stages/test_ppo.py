@@ -77,7 +77,7 @@ def test_advantages_are_the_sum_of_discounted_errors_that_defines_them():
     rewards, values = (torch.randn(4, 7, generator=generator) for _ in range(2))
     lengths, gamma, gae_lambda = [7, 1, 4, 6], 0.9, 0.8
     mask = torch.tensor([[1.0] * n + [0.0] * (7 - n) for n in lengths])
-    found = stage.estimate_advantages(rewards, values, mask, gamma, gae_lambda)
+    found = stage.estimate_advantages(rewards * mask, values * mask, gamma, gae_lambda)
     for row, length in enumerate(lengths):
         r, v = rewards[row, :length].tolist(), [*values[row, :length].tolist(), 0.0]
         for t in range(length):
@@ -247,7 +247,7 @@ def test_a_minibatch_that_is_read_in_parts_makes_the_same_step(learned, tokenize
     monkeypatch.setattr(stage, "ppo_loss", lambda *args: passes.append(1) or loss(*args))
     for usual, large_from in ((3, 2**15), (2, 2**15), (3, 100)):  # in one part, in two, and in three of one answer
         monkeypatch.setattr(likelihood, "MOST_AT_ONCE", (usual, 1))
-        monkeypatch.setattr(hardware, "LARGE", large_from)
+        monkeypatch.setattr(likelihood, "LARGE", large_from)
         passes.clear()
         watched = stage.optimize(learned, rollout, settings(epochs=1, minibatch_size=3)["ppo"], random.Random(0))
         steps.append((watched, [parameter.grad.clone() for parameter in learned.parameters], len(passes)))
