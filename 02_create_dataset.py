@@ -33,6 +33,7 @@ from playground.run.files import write_json
 
 STAGE = "02_create_dataset"
 SHOWN = 6  # records printed
+SAMPLE = 1000  # records of a split whose tokens are counted
 EXAMPLE = 400  # characters of an example in the data card; ToolBench's results can be pages long
 LEAKS = ("shared_phrasings", "shared_entities", "near_duplicates")  # printed; the data card has the overlaps too
 TOOLS_SHOWN = 40  # rows of the data card's table
@@ -72,15 +73,15 @@ def calls_table(counts):
     return tables.table(rows, ["call", *counts])
 
 
-def lengths_table(summaries):
+def lengths_table(splits):
     """Markdown: how long prompts and completions are: the median, the 95th percentile and the longest."""
     columns, rows = ["split", "length of", "median", "95%", "longest"], []
-    for split, summary in summaries.items():
-        kinds = {"prompt, characters": summary.prompt_chars, "completion, characters": summary.completion_chars}
-        tokens = loading.count_tokens([f"{row['prompt']}{row['completion']}" for row in summary.first])
-        kinds[f"both, tokens (of {len(tokens)})"] = collections.Counter(tokens)
+    for split, records in splits.items():
+        kinds = {f"{key}, characters": [len(row[key]) for row in records] for key in ("prompt", "completion")}
+        tokens = loading.count_tokens([f"{row['prompt']}{row['completion']}" for row in records[:SAMPLE]])
+        kinds[f"both, tokens (of {len(tokens)})"] = tokens
         for kind, lengths in kinds.items():
-            ordered = sorted(lengths.elements())
+            ordered = sorted(lengths)
             shown = (ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)], ordered[-1])
             rows.append(dict(zip(columns, (split, kind, *map(str, shown)), strict=True)))
     return tables.table(rows, columns)
@@ -96,26 +97,27 @@ def in_short(row):
     return "\n    -> ".join(short)
 
 
-def data_card(dataset, summaries, leaks, seed):
+def data_card(dataset, calls, leaks, seed):
     """README.md of the dataset: what is in it, where it is from, and what the leak check found."""
-    calls = {split: summary.calls for split, summary in summaries.items()}
-    by_source = {split: summary.sources for split, summary in summaries.items()}
+    by_source = {
+        split: collections.Counter(row["source"] for row in records) for split, records in dataset.splits.items()
+    }
     names = sorted(set().union(*by_source.values()))
     sources_table = tables.table(count_rows("source", names, by_source), ["source", *by_source])
     card = [
-        f"# Dataset card\n\nSource: {dataset.source} (licence: {dataset.licence}), {len(dataset.tools)} tools, "
-        f"seed {seed}. Validation and test are the same for every seed."
+        f"# Dataset card\n\nSource: {dataset.source}, {len(dataset.tools)} tools, seed {seed}. "
+        "Validation and test are the same for every seed."
         + " test_wild was written by hand in this project and is never trained on."
-        * ("test_wild" in summaries),
+        * ("test_wild" in dataset.splits),
         f"## Records\n\n{calls_table(calls)}\n\n{sources_table}\n\n![balance](balance.png)",
-        f"## Lengths\n\n{lengths_table(summaries)}",
+        f"## Lengths\n\n{lengths_table(dataset.splits)}",
         "## Leak check, training against the other splits\n\n"
         + "\n".join(f"- {split}: {in_words(figures)}" for split, figures in leaks.items()),
     ]
     if dataset.left_out:
         card.append("## Left out\n\n" + "\n".join(f"- {count}: {why}" for why, count in dataset.left_out.items()))
-    for split, summary in summaries.items():
-        examples = "\n".join(map(in_short, summary.first[:SHOWN]))
+    for split, records in dataset.splits.items():
+        examples = "\n".join(map(in_short, records[:SHOWN]))
         card.append(f"## {split}\n\n```\n{examples}\n```")
     return "\n\n".join(card) + "\n"
 
@@ -133,16 +135,20 @@ def main():
     if "respond" not in dataset.tools:
         print(toolbox.NO_RESPOND, file=sys.stderr)
     with artifacts.stage(settings, STAGE, inputs=dataset.files) as artifact:
-        summaries, leaks = sources.write(artifact.path, dataset, settings)
+        leaks = sources.write(artifact.path, dataset, settings)
         entries = [{"type": "function", "function": tool} for tool in dataset.tools.values()]
         write_json(artifact / "tools.json", entries)
-        card = data_card(dataset, summaries, leaks, settings["seed"])
+        calls = {
+            split: collections.Counter(row["meta"]["tool"] for row in records)
+            for split, records in dataset.splits.items()
+        }
+        card = data_card(dataset, calls, leaks, settings["seed"])
         (artifact / "README.md").write_text(card, encoding="utf-8", errors="replace")
-        plots.plot_balance(artifact / "balance.png", {split: summary.calls for split, summary in summaries.items()})
-        counts = {split: summary.n for split, summary in summaries.items()}
+        plots.plot_balance(artifact / "balance.png", calls)
+        counts = {split: len(records) for split, records in dataset.splits.items()}
         write_json(artifact / "metrics.json", {"n": counts, "leaks": leaks, "left_out": dataset.left_out})
 
-    for row in summaries["train"].first[:SHOWN]:
+    for row in dataset.splits["train"][:SHOWN]:
         print(f"{in_short(row)}\n")
     print(", ".join(f"{count} {split}" for split, count in counts.items()), "records.")
     if dataset.feedback or dataset.unlabelled:

@@ -81,11 +81,14 @@ def call_schema(tools):
         "anyOf": [
             {
                 "type": "object",
-                "properties": {"tool": {"const": name}, "args": tool["parameters"]},
+                "properties": {
+                    "tool": {"const": name},
+                    "args": schemas.moved(tool["parameters"], f"#/anyOf/{i}/properties/args"),
+                },
                 "required": ["tool", "args"],
                 "additionalProperties": False,
             }
-            for name, tool in tools.items()
+            for i, (name, tool) in enumerate(tools.items())
         ]
     }
 

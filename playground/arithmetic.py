@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 def evaluate(expression):
-    """The value of an expression, an integer where it is whole, else rounded to 6 digits. Raises Refused."""
+    """The value of an expression, an integer where it is whole, else rounded to 6 decimals. Raises Refused."""
     if len(expression) > MAX_EXPRESSION:
         raise Refused(f"the expression is over {MAX_EXPRESSION} characters")
     try:
@@ -42,7 +42,7 @@ def evaluate(expression):
         raise Refused("the number grows too large") from None
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise Refused(f"{expression!r} is not arithmetic that this calculator knows") from None
-    return int(value) if value == int(value) else round(value, 6)
+    return int(value) if value == int(value) else round(value, 6) or value
 
 
 def _value(node):
@@ -62,7 +62,9 @@ def _value(node):
 
 
 def _bounded(value):
-    if isinstance(value, complex) or not abs(value) <= MAX_MAGNITUDE:
+    if isinstance(value, complex):
+        raise Refused("the root of a negative number")
+    if not abs(value) <= MAX_MAGNITUDE:
         raise Refused("the number grows too large")
     return value
 

@@ -19,8 +19,8 @@ from referencing.jsonschema import DRAFT202012
 
 MAX_SECONDS = 0.5  # of the processor's
 MAX_ERRORS = 100  # of a value that are told
-MAX_SLOW = 5  # values that take longer than that count as invalid, and with this one it is enough
-SLOW = []  # the names of what those values belong to
+MAX_SLOW = 5  # values whose check ran out of time before the run stops; until then each counts as invalid
+SLOW = []  # the names of what they belonged to
 
 
 class OutOfTime(Exception):
@@ -100,7 +100,7 @@ def problems(checker, value, name):
     try:
         with time_limit(MAX_SECONDS):
             errors = list(itertools.islice(checker.iter_errors(value), MAX_ERRORS))
-            return [_in_words(error) for error in sorted(errors, key=lambda error: error.json_path)]
+            return list(dict.fromkeys(map(_in_words, sorted(errors, key=lambda error: error.json_path))))
     except OutOfTime:
         SLOW.append(name)
         if len(SLOW) != MAX_SLOW:
@@ -123,3 +123,15 @@ def _in_words(error):
         return "unknown argument " + ", ".join(map(repr, extra))
     message = error.message if len(error.message) <= 200 else error.message[:200] + "..."
     return f"argument {where!r}: {message}" if where else message
+
+
+def moved(schema, place):
+    """The schema as it reads at a place (`#/...`) in another: its references into itself lead there."""
+    if isinstance(schema, list):
+        return [moved(part, place) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: moved(part, place) for key, part in schema.items()}
+    if re.match("#(?:/|$)", str(schema.get("$ref"))):
+        found["$ref"] = place + schema["$ref"][1:]
+    return found

@@ -17,7 +17,7 @@ from playground.data import slots, templates, wording
 from playground.data.entities import read_data
 from playground.data.imports import reading
 from playground.data.imports.conversation import BadRow, read_call, text_in, writable
-from playground.data.values import Values, is_free, items_of
+from playground.data.values import Values, is_free, items_of, schema_at
 from playground.run.errors import UserError
 
 LEAST = 5  # phrasings of a tool, or nothing could be held out
@@ -151,10 +151,12 @@ def _deal(wordings):
 def _vary(shape, drawn, tool, rng):
     """(request, args): the shape with the values drawn, and varied by the rules that the templates have."""
     parts, lower = list(shape.parts), rng.random() < wording.LOWER
-    if lower:
-        for slot in shape.slots:
-            if is_free(tool["parameters"], slot.path):
-                drawn[slot.path] = _lowered(drawn.get(slot.path, slot.value))
+    for slot in shape.slots if lower else ():
+        value = drawn.get(slot.path, slot.value)
+        if is_free(tool["parameters"], slot.path):
+            drawn[slot.path] = _lowered(value)
+        elif "x-from" in schema_at(tool["parameters"], slot.path) and _lowered(value) != value:
+            lower = False  # it is to stand in the request as it is
     literals = [index for index, part in enumerate(parts) if isinstance(part, str)]
     for index in literals:
         parts[index] = _reworded(parts[index], rng)

@@ -27,19 +27,11 @@ def leak_check(splits):
 
 @dataclass
 class Shared:
-    """What some training records share with the held-out ones. Parts of the training data are compared apart."""
+    """What training records share with the held-out ones."""
 
     phrasings: set = field(default_factory=set)
     entities: set = field(default_factory=set)
     closest: dict = field(default_factory=dict)  # index of the held-out record: (shared 5-grams, training prompt)
-
-    def add(self, later):
-        """Take in what a later part shares; of equally close prompts the earlier one stays."""
-        self.phrasings |= later.phrasings
-        self.entities |= later.entities
-        for index, near in later.closest.items():
-            if near[0] > self.closest.get(index, (0,))[0]:
-                self.closest[index] = near
 
 
 class HeldOut:

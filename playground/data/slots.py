@@ -9,6 +9,7 @@ a word; a list, as its items with commas and "and" between them; a value of an e
 not at all, is no slot: it stays as it is.
 """
 
+import contextlib
 import copy
 import itertools
 import json
@@ -229,5 +230,6 @@ def replaced_json(result, old, new):
     if isinstance(result, str):
         return replaced(result, old, new)
     if isinstance(result, int | float) and not isinstance(result, bool):
-        return json.loads(replaced(json.dumps(result), old, new))
+        with contextlib.suppress(ValueError):  # "007" and "12B" are no numbers
+            return json.loads(replaced(json.dumps(result), old, new))
     return result

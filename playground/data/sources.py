@@ -20,14 +20,13 @@ TEMPLATE_RECORDS, LISTED_RECORDS = 500, 3000  # training records where the recip
 
 @dataclass
 class Dataset:
-    """Records in splits, and the tools that they call. `splits["train"]` may be made anew at each iteration."""
+    """Records in splits, and the tools that they call."""
 
     splits: dict
     tools: dict
     source: str
-    licence: str
     files: list = field(default_factory=list)  # what was read
-    left_out: dict = field(default_factory=dict)  # {reason: how often}
+    left_out: dict = field(default_factory=dict)  # {reason: how often, or "all"}
     # For the stages that learn from mistakes: records that SFT does not see, and requests with outcomes.
     feedback: list = field(default_factory=list)
     unlabelled: list = field(default_factory=list)
@@ -39,6 +38,9 @@ def build(settings):
     section = settings["dataset"]
     if section["list_tools"] and section["source"] != "unseen_tools":
         raise UserError(f"dataset.list_tools: {section['source']} lists no tools: take --source unseen_tools.")
+    asked = self_instruct.wanted(settings) and not section["examples"]
+    if section["source"] != "teacher" and (settings["teacher"]["requests"] or asked):
+        raise UserError("--teacher, --teacher-url and --requests need --source teacher (or --examples): add it.")
     if section["examples"]:
         if section["source"] != "templates":
             raise UserError(f"dataset.examples: {section['source']} brings its own records: leave out --source.")
@@ -50,7 +52,7 @@ def build(settings):
         path = section["path"] or "."
         found = toolbench.load(path)
         if found is None:
-            missing = f"--path {path} holds no ToolBench data (instruction/, answer/ or toolllama*.json)"
+            missing = f"--path {path} holds no ToolBench data (answer/ or toolllama*.json)"
             if section["strict"]:
                 raise UserError(f"{missing}: see github.com/OpenBMB/ToolBench for the download.")
             print(f"{missing}: using templates.", file=sys.stderr)
@@ -66,20 +68,28 @@ def _imported(section, imported, tools, report, files):
     wild = _wild(tools)
     sizes = (section[key] for key in ("size", "validation_size", "test_size"))
     splits, left_out = records.divide(imported, *sizes, held_out=wild)
-    label, held_out = formats.FORMATS[report.format], leaks.HeldOut(splits | wild)
+    held_out = leaks.HeldOut(splits | wild)
     pairs = [pair for pair in report.pairs if not held_out.leaks(pair)]
     if len(pairs) < len(report.pairs):
         left_out["pairs too close to a held-out record"] = len(report.pairs) - len(pairs)
     left_out = {**report.reasons, **report.notes, **left_out}
-    return Dataset(splits | wild, tools, label.label, label.licence, files, left_out, pairs=pairs)
+    return Dataset(splits | wild, tools, formats.FORMATS[report.format].label, files, left_out, pairs=pairs)
 
 
 def _templates(settings):
     path = Path(settings["tools"]["file"])
     tools = toolbox.load_tools(path)
-    splits = templates.build_splits(_sizes(settings["dataset"], TEMPLATE_RECORDS), tools, settings["seed"])
-    feedback, pool = _later_requests(settings, tools, splits)
-    return Dataset(splits | _wild(tools), tools, "templates", "the project's own", [path], {}, feedback, pool)
+    splits, following = _from_templates(settings, tools)
+    feedback, pool = _later_requests(settings, tools, splits, following)
+    return Dataset(splits | _wild(tools), tools, "templates", [path], {}, feedback, pool)
+
+
+def _from_templates(settings, tools):
+    """({split: records}, the records with which training would go on)."""
+    section, sizes = settings["dataset"], _sizes(settings["dataset"], TEMPLATE_RECORDS)
+    size, more = sizes["train"], section["feedback"] - section["feedback"] // 2
+    splits = templates.build_splits(sizes | {"train": size + more}, tools, settings["seed"])
+    return splits | {"train": splits["train"][:size]}, splits["train"][size:]
 
 
 def _sizes(section, default):
@@ -103,11 +113,11 @@ def _examples(settings):
         raise UserError(f"{path}: no example calls {silent[0]}: give ten to thirty requests for it, or take it out.")
     sizes = _sizes(section, TEMPLATE_RECORDS)
     each = {split: -(-count // len(default)) for split, count in sizes.items()}
-    splits = templates.build_splits(sizes, default, seed)
+    splits, following = _from_templates(settings, default)
     for split in ("val", "test"):
         splits[split] = [*splits[split], *own.records(split, each[split], "")]
         random.Random(f"examples/{split}").shuffle(splits[split])  # stage 03 validates on the first hundred
-    feedback, pool = _later_requests(settings, default, splits)
+    feedback, pool = _later_requests(settings, default, splits, following)
     splits |= _wild(tools)
     held_out = leaks.HeldOut(splits)
     made = own.records("train", each["train"], seed, held_out)
@@ -121,8 +131,8 @@ def _examples(settings):
     for name in own.without_answers:
         left_out[f"answers to a result of {name}, of which no example shows one"] = "all"
     pool = [row for row in pool if not held_out.leaks(row)]
-    source, licence = f"templates and the examples in {Path(path).name}", "the project's own, and yours"
-    return Dataset(splits | {"train": train}, tools, source, licence, files, left_out, feedback, pool)
+    source = f"templates and the examples in {Path(path).name}"
+    return Dataset(splits | {"train": train}, tools, source, files, left_out, feedback, pool)
 
 
 def _with_default(own):
@@ -139,10 +149,10 @@ def _with_default(own):
 def _unseen_tools(settings):
     section = settings["dataset"]
     splits = unseen_tools.build_splits(_sizes(section, LISTED_RECORDS), settings["seed"], section["list_tools"])
-    return Dataset(splits, unseen_tools.all_tools(), "unseen_tools", "the project's own")
+    return Dataset(splits, unseen_tools.all_tools(), "unseen_tools")
 
 
-def _later_requests(settings, tools, splits):
+def _later_requests(settings, tools, splits, following):
     """(records, requests with outcomes): what a model meets after SFT, in other words than those that it learned from.
 
     Half of the records go on where training's end, and reach the phrasings that it lacks. The others, and all requests,
@@ -153,7 +163,7 @@ def _later_requests(settings, tools, splits):
     section, seed = settings["dataset"], str(settings["seed"])
     worded = section["feedback"] // 2
     others = list(templates.distinct("unlabelled", worded + section["unlabelled"], tools, seed, held_out=held_out))
-    labelled = [*splits["train"].following(section["feedback"] - worded), *others[:worded]]
+    labelled = following + others[:worded]
     random.Random(f"feedback/{seed}").shuffle(labelled)
     feedback = [{**record, "id": f"feedback-{i:06d}"} for i, record in enumerate(labelled)]
     pool = []
@@ -171,7 +181,7 @@ def _teacher(settings):
     # One stream, so the labelled records are those of `--source templates`, and no request is asked that is labelled.
     sizes = settings["dataset"] | {"size": labelled + (0 if section["requests"] else section["unlabelled"])}
     dataset = _templates(settings | {"dataset": sizes})
-    train, tools = list(dataset.splits["train"]), dataset.tools
+    train, tools = dataset.splits["train"], dataset.tools
     if section["requests"]:
         requests = toolformer.read_requests(section["requests"])
         dataset.files.append(Path(section["requests"]))
@@ -204,15 +214,14 @@ def _wild(tools):
 
 
 def write(folder, dataset, settings):
-    """Write the splits to `folder`; returns ({split: Summary}, the leak check's figures).
+    """Write the splits to `folder`; returns the leak check's figures.
 
     Raises LeakError if training shares something with another split, and InvalidRecord.
     """
-    section = settings["dataset"]
-    written = writing.write(folder, dataset.splits, dataset.tools, section["export"], section["processes"])
+    writing.write(folder, dataset.splits, dataset.tools, settings["dataset"]["export"])
     later = {"feedback.jsonl": dataset.feedback, "rl.jsonl": dataset.unlabelled, "pairs.jsonl": dataset.pairs}
     for name, rows in later.items():
         if rows:
             leaks.leak_check(dataset.splits | {"train": rows})
             write_jsonl(folder / name, rows)
-    return written
+    return leaks.leak_check(dataset.splits)

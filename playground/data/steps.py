@@ -1,4 +1,4 @@
-"""A record, and its prompt as the steps that it tells of."""
+"""Records, and a record's prompt as a list of steps: what the user said, calls, and their results."""
 
 import json
 

@@ -28,7 +28,6 @@ TOOL_ERROR = 0.08  # of second turns
 ASKS = {"no_address": "to", "no_city": "city", "no_query": "query"}  # families that lack an argument, and which
 HELD_OUT, HELD_OUT_OF_FAMILY = {"test": 22, "val": 10}, {"test": 4, "val": 2}  # phrasings, at most
 BY_FAMILY = {"calculator", "respond"}  # tools of which a family is an operation or a reply: words mean it, not the tool
-CHUNK = 10_000  # training records that are made together
 MAX_REPEATS = 2000  # duplicates in a row after which the templates count as used up
 
 
@@ -46,10 +45,7 @@ class Phrasing:
 
 
 def build_splits(sizes, tools, seed):
-    """`{split: records}` for sizes such as `{"train": 500, "test": 400}`: a `Train` and lists.
-
-    `seed` changes the training records only.
-    """
+    """`{split: records}` for sizes such as `{"train": 500, "test": 400}`; `seed` changes the training records only."""
     default = toolbox.load_tools()
     for name, tool in tools.items():
         if name not in default:
@@ -62,44 +58,12 @@ def build_splits(sizes, tools, seed):
                 "give it these arguments, or another name."
             )
     splits = {split: list(distinct(split, size, tools)) for split, size in sizes.items() if split != "train"}
-    train = {"train": Train(sizes["train"], tools, seed, HeldOut(splits))} if "train" in sizes else {}
-    return train | splits
+    held_out = HeldOut(splits)
+    return {"train": list(distinct("train", sizes.get("train", 0), tools, str(seed), held_out))} | splits
 
 
-class Train:
-    """Training records, made anew whenever they are asked for, in chunks of which each is made alone.
-
-    So memory does not grow with their number, and several processes make the same bytes as one. Nothing remembers
-    the other chunks: no prompt comes twice in a chunk, but one may come again in another. A record that is too
-    close to one of held_out (a HeldOut) is left out.
-    """
-
-    def __init__(self, size, tools, seed, held_out=None):
-        self.size, self.tools, self.seed, self.held_out, self.chunk_size = size, tools, seed, held_out, CHUNK
-        self.chunks = -(-size // CHUNK)
-
-    def __len__(self):
-        return self.size
-
-    def __iter__(self):
-        return itertools.chain.from_iterable(map(self.chunk, range(self.chunks)))
-
-    def chunk(self, index):
-        """An iterator over the records of one chunk."""
-        first = index * self.chunk_size
-        seed = f"{self.seed}/{index}" if index else str(self.seed)
-        return distinct("train", min(self.chunk_size, self.size - first), self.tools, seed, first, self.held_out)
-
-    def following(self, count):
-        """The `count` records with which a longer Train would go on."""
-        longer = Train(self.size + count, self.tools, self.seed, self.held_out)
-        first = self.size // self.chunk_size
-        records = itertools.chain.from_iterable(map(longer.chunk, range(first, longer.chunks)))
-        return list(itertools.islice(records, self.size - first * self.chunk_size, None))
-
-
-def distinct(split, size, tools, seed="", first=0, held_out=None):
-    """Iterator over `size` records of a split, no prompt twice and none that leaks; ids count from `first`."""
+def distinct(split, size, tools, seed="", held_out=None):
+    """Iterator over `size` records of a split, no prompt twice and none that leaks."""
     seen, repeats = set(), 0
     candidates = _draw(split, tools, random.Random(f"templates/{split}/{seed}" if seed else f"templates/{split}"))
     while len(seen) < size:
@@ -112,7 +76,7 @@ def distinct(split, size, tools, seed="", first=0, held_out=None):
             raise UserError(f"{made}: ask for fewer, or for more tools.")
         if not repeats:
             seen.add(record["prompt"])
-            yield {"id": f"{split}-{first + len(seen) - 1:06d}"} | record
+            yield {"id": f"{split}-{len(seen) - 1:06d}"} | record
 
 
 def _draw(split, tools, rng):

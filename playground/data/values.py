@@ -6,6 +6,7 @@ the values of an enum, of which there may be few.
 """
 
 import datetime
+import json
 import math
 import re
 
@@ -55,6 +56,8 @@ class Values:
     def draw(self, tool, slot):
         """(a new value for a slot of a tool's request, the entities in it that no other split may have)."""
         schema, own = schema_at(self.tools[tool]["parameters"], slot.path), self.own[tool, slot.path]
+        if '"$ref"' in json.dumps(schema) or not isinstance(schema.get("items", {}), dict):
+            return slot.value, []  # what may stand there is said elsewhere
         if not isinstance(slot.value, list):
             return self._one(slot.value, schema, own["values"], slot.path)
         inner, most = schema.get("items", {}), schema.get("maxItems", max(own["lengths"]) + 1)
@@ -70,10 +73,10 @@ class Values:
     def _one(self, value, schema, own, path):
         rng = self.rng
         if "enum" in schema:
-            return rng.choice([other for other in schema["enum"] if type(other) is type(value)]), []
+            return rng.choice([other for other in schema["enum"] if type(other) is type(value)] or [value]), []
         if isinstance(value, bool):
             return rng.random() < 0.5, []
-        own = [other for other in own if isinstance(other, str) == isinstance(value, str)]
+        own = [other for other in own if isinstance(other, str) == isinstance(value, str)] or [value]
         if isinstance(value, int | float):
             return self._number(value, schema, own), []
         kind = self._kind(schema, path, own)

@@ -17,7 +17,7 @@ MAX_VALUES = 100_000  # in a schema
 MAX_MIXED = 1_000  # values of a list that are not all texts: jsonschema compares each with each
 MAX_WORK = 1_000_000  # steps of putting schemas together
 DRAFTS = [Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator, Draft202012Validator]
-# Said about values, not asked of them.
+# Annotations, which constrain nothing.
 ANNOTATIONS = """title description default examples example deprecated readOnly writeOnly $comment $schema $id id
     $defs definitions contentMediaType contentEncoding discriminator externalDocs xml nullable""".split()
 # Keywords that some drafts do not know, though others give them a meaning.

@@ -64,8 +64,8 @@ class Grammar:
     def grounded(self, request):
         """The Grammar in which values that the schema says are copied from the request (a text) are spans of it.
 
-        An object that needs a value of which there is no span is not written. Where the schema allows no other, it is
-        this Grammar.
+        An object is ruled out if one of its required values has no span in the request. Where the schema allows no
+        other, it is this Grammar.
         """
         if not self._copied:
             return self

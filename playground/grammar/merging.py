@@ -223,7 +223,7 @@ def _exactly_one(branches, parts, document, pointer):
 
 
 def disjoint(one, two, document, pointer, depth=0):
-    """Whether it is plain that no value that the grammar writes for one schema meets the other."""
+    """True only if no value that the grammar writes for `one` can meet `two`; False where that is costly to show."""
     document.spend(1, pointer)
     # What a schema without a type is about says what is written for it, not what meets it.
     if types_of(one) and "type" in two and not _common_types(types_of(one), types_of(two)):

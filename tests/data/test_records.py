@@ -117,7 +117,7 @@ def test_an_array_reads_as_its_lines_do(block, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "a/nowhere.jsonl", "no name"])
 def test_a_source_that_is_nothing_is_one_sentence(name):
-    with pytest.raises(UserError, match=r"neither templates nor toolbench nor a file"):
+    with pytest.raises(UserError, match=r"no such file: give one"):
         records.load(name, TOOLS)
 
 

@@ -3,15 +3,12 @@
 import itertools
 import json
 import re
-import time
-import tracemalloc
 
 import pytest
 
 import tools as toolbox
 from playground.data import entities, sources, templates
 from playground.data.leaks import MAX_OVERLAP, LeakError, _grams, leak_check
-from playground.data.templates import Train
 from playground.run import recipe
 from playground.run.errors import UserError
 from tests.conftest import ROOT
@@ -217,34 +214,6 @@ def test_more_records_than_there_are_is_an_error(monkeypatch):
         build_splits({"val": 1000}, {"respond": TOOLS["respond"]}, seed=0)
 
 
-def test_training_records_begin_at_once_and_their_memory_does_not_grow(splits, monkeypatch):
-    start = time.perf_counter()
-    assert list(itertools.islice(Train(10**7, TOOLS, seed=0), 10)) == splits["train"][:10]
-    assert time.perf_counter() - start < 1
-    monkeypatch.setattr(templates, "CHUNK", 100)
-
-    def peak(size):
-        tracemalloc.start()
-        for _ in Train(size, TOOLS, seed=0):
-            pass
-        top = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return top
-
-    peak(1000)  # what is read once and kept
-    assert peak(5000) < peak(300) + 1_000_000  # bytes: 5000 records kept would be 5 MB
-
-
-def test_each_chunk_can_be_made_alone_and_is_unlike_the_others(monkeypatch):
-    monkeypatch.setattr(templates, "CHUNK", 100)
-    train = Train(250, TOOLS, seed=0)
-    records = list(train)
-    assert list(train.chunk(2)) == records[200:] and len(train) == len(records) == 250
-    assert [record["id"] for record in records] == [f"train-{index:06d}" for index in range(250)]
-    first, second = ({record["prompt"] for record in train.chunk(index)} for index in (0, 1))
-    assert len(first) == len(second) == 100 and len(first & second) < 10
-
-
 # ---- the leak check
 
 
@@ -304,8 +273,8 @@ def test_no_entity_of_requests_without_labels_stands_in_the_hand_written_test():
 
 
 def later_requests(**held_out):
-    splits = {"train": Train(SIZES["train"], TOOLS, 0), **held_out}
-    return sources._later_requests(recipe.load(), TOOLS, splits)
+    _, following = sources._from_templates(recipe.load(), TOOLS)
+    return sources._later_requests(recipe.load(), TOOLS, held_out, following)
 
 
 def test_requests_after_training_are_not_too_close_to_held_out_ones():
@@ -314,7 +283,7 @@ def test_requests_after_training_are_not_too_close_to_held_out_ones():
     again = [{row["prompt"] for row in rows} for rows in later_requests(test=held_out)]
     assert len(again[1]) == len(pool) and not again[1] & {row["prompt"] for row in held_out}
     other_words = {row["prompt"] for row in feedback[:50] if "/u" in row["meta"]["phrasing"]}
-    assert other_words and not again[0] & other_words  # Train leaves out what is too close to splits of its own
+    assert other_words and not again[0] & other_words
 
 
 def test_feedback_goes_on_where_training_ends_and_has_half_of_its_phrasings_from_elsewhere(splits):
@@ -328,13 +297,6 @@ def test_feedback_goes_on_where_training_ends_and_has_half_of_its_phrasings_from
     assert other_words == len(feedback) // 2
     known = {row["meta"]["phrasing"] for row in splits["train"]}
     assert {row["meta"]["phrasing"] for row in feedback if "/u" not in row["meta"]["phrasing"]} - known
-
-
-@pytest.mark.parametrize("size", [30, 45, 60])
-def test_what_follows_training_is_what_a_longer_one_goes_on_with(size, monkeypatch):
-    monkeypatch.setattr(templates, "CHUNK", 30)
-    whole = list(Train(size + 40, TOOLS, 0))
-    assert Train(size, TOOLS, 0).following(40) == whole[size:]
 
 
 @pytest.mark.parametrize("tool", TOOLS)

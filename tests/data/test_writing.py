@@ -1,4 +1,4 @@
-"""What stage 02 writes: the same bytes for any number of processes, nothing that is not valid, the data card."""
+"""What stage 02 writes: the same bytes again, nothing that is not valid, the data card."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from playground.run.files import read_json, read_records
 from tests.conftest import ROOT, SHARED
 
 TOOLS = toolbox.load_tools()
-SETTINGS = {"dataset": {"export": "openai", "processes": 1}}
+SETTINGS = {"dataset": {"export": "openai"}}
 
 
 def files(folder):
@@ -36,47 +36,24 @@ def run(*arguments, status=0):
     return done
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(templates, "CHUNK", 40)
-    splits = templates.build_splits({"train": 210, "val": 20}, TOOLS, seed=3)
-    written = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        summaries, leaks = writing.write(folder, splits, TOOLS, "openai", processes)
-        written.append((files(folder), summaries, leaks))
-    assert written[0] == written[1]
-    lines = written[0][0]["train.jsonl"].decode().splitlines()
-    assert [json.loads(line) for line in lines] == list(splits["train"])
-    assert summaries["train"].n == len(lines) == 210 == sum(summaries["train"].calls.values())
-
-
-def test_the_leak_check_sees_every_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(templates, "CHUNK", 40)
-    splits = templates.build_splits({"train": 100}, TOOLS, seed=3)
-    taught = list(splits["train"])[70]
-    with pytest.raises(UserError, match=r"the splits leak: .*test shares 1"):
-        write(tmp_path, Dataset(splits | {"test": [taught]}, TOOLS, "", ""), SETTINGS)
-
-
 @pytest.mark.parametrize("later", ["feedback", "unlabelled"])
 def test_the_leak_check_sees_what_the_later_stages_learn_from(later, tmp_path):
     splits = templates.build_splits({"train": 10, "test": 10}, TOOLS, seed=3)
     with pytest.raises(UserError, match=r"the splits leak: .*test shares"):
-        write(tmp_path, Dataset(splits, TOOLS, "", "", **{later: splits["test"][:1]}), SETTINGS)
+        write(tmp_path, Dataset(splits, TOOLS, "", **{later: splits["test"][:1]}), SETTINGS)
 
 
 @pytest.mark.parametrize("completion", [{"tool": "fly", "args": {}}, {"tool": "get_weather", "args": {"city": 3}}])
 def test_a_record_that_is_not_valid_is_never_written(completion, tmp_path):
     record = {"id": "a", "prompt": "a", "completion": json.dumps(completion), "source": "", "meta": {}}
     with pytest.raises(UserError, match="a: "):
-        write(tmp_path, Dataset({"train": [record]}, TOOLS, "", ""), SETTINGS)
+        write(tmp_path, Dataset({"train": [record]}, TOOLS, ""), SETTINGS)
     assert not any(files(tmp_path).values())
 
 
 def test_the_openai_file_holds_what_openai_reads_and_no_other_key(tmp_path):
     splits = templates.build_splits({"train": 50}, TOOLS, seed=0)
-    writing.write(tmp_path, splits, TOOLS, "openai", 1)
+    writing.write(tmp_path, splits, TOOLS, "openai")
     for line in (tmp_path / "train.openai.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         assert set(row) == {"messages", "tools", "parallel_tool_calls"}
@@ -91,7 +68,7 @@ def test_the_stage_writes_the_same_bytes_again_and_a_card_that_tells_what_there_
     splits = ("train", "val", "test", "test_wild")
     assert {f"{split}.jsonl" for split in splits} | {f"{split}.openai.jsonl" for split in splits} < set(a)
     card = a["README.md"].decode()
-    for heading in ("## Records", "## Lengths", "## Leak check", "## test_wild", "licence", "balance.png"):
+    for heading in ("## Records", "## Lengths", "## Leak check", "## test_wild", "balance.png"):
         assert heading in card
     assert a["balance.png"].startswith(b"\x89PNG") and "184 test_wild records" in done.stdout
     assert not done.stderr
@@ -136,7 +113,8 @@ def test_the_stage_makes_records_of_ones_own_tools_and_writes_them_in_another_fo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--source", "nowhere.jsonl"], "neither templates nor toolbench nor a file"),
+        (["--teacher", "smollm2"], "need --source teacher"),
+        (["--source", "nowhere.jsonl"], "no such file: give one"),
         (["--source", "README", "--format", "csv"], "recipe key dataset.format"),
         (["--source", "toolbench", "--path", "tests", "--strict"], "holds no ToolBench data"),
         (["--source", "configs/tools.json"], "cannot be used"),

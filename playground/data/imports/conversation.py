@@ -10,10 +10,12 @@ call to `respond`, so a record in the middle of a chat has lines of three kinds 
     User: second request
 """
 
+import ast
 import contextlib
 import itertools
 import json
 import re
+import warnings
 from collections import Counter
 
 import tools as toolbox
@@ -34,7 +36,7 @@ class BadRow(ValueError):
 
 @contextlib.contextmanager
 def in_form():
-    """Decorator of what takes a row apart: a row of another form (a list where an object belongs, ...) is a BadRow."""
+    """Context manager and decorator: an error caused by a row of an unexpected form becomes a BadRow."""
     try:
         yield
     except BadRow:
@@ -124,7 +126,7 @@ def checked_call(name, args, tools, names=()):
     """
     if name not in tools:
         raise BadRow(f"unknown tool {name!r}")
-    args = read_arguments(args)
+    args = value(args, "arguments are")
     if not isinstance(args, dict):
         raise BadRow(f"arguments of {name} are not an object")
     in_order = {key: args[key] for key in tools[name]["parameters"].get("properties", {}) if key in args}
@@ -147,12 +149,17 @@ def general(reason):
     return re.sub(r"'.*'|\".*\"|\d+", "…", str(reason))[:80]
 
 
-def read_arguments(given):
-    """A call's arguments, which may be given as the text of their JSON. Raises BadRow for any other text."""
+def value(text, what):
+    """JSON, or what Python's repr wrote in its place."""
+    if not isinstance(text, str):
+        return text
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
     try:
-        return json.loads(given) if isinstance(given, str) else given
-    except (ValueError, RecursionError):
-        raise BadRow(f"arguments not JSON: {given[:60]!r}") from None
+        with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know, in others' texts
+            return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        raise BadRow(f"{what} not JSON: {text.strip()[:60]!r}") from None
 
 
 def read_result(text):
@@ -224,7 +231,7 @@ def _add_rejected(record, message, names, notes):
     """Put the call that should not have been made beside a record's own; it need not be valid, but be another."""
     try:
         name, args, *_ = _turns(message, [])[0]
-        args = read_arguments(args)
+        args = value(args, "arguments are")
         rejected = toolbox.to_json({"tool": names.get(name, name), "args": args})
         toolbox.parse_call(rejected)
     except (BadRow, toolbox.ParseError) as reason:

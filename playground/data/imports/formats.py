@@ -11,11 +11,10 @@ from playground.data.imports.shapes import TYPES, calls_in, closed, functions, j
 
 @dataclass(frozen=True)
 class Format:
-    """A format: what people call it, the keys that its rows have, the licence of the published data, the reader."""
+    """A format: what people call it, the keys that its rows have, the reader."""
 
     label: str
     keys: tuple
-    licence: str
     read: object = None
 
 
@@ -152,21 +151,19 @@ def _glaive_call(text):
 
 
 FORMATS = {
-    "project": Format("the project's own records", ("prompt", "completion"), "your own data"),
-    "openai": Format("OpenAI fine-tuning", ("messages",), "your own data", messages.read),
-    "xlam": Format("xLAM", ("query", "tools", "answers"), "CC BY 4.0 as published by Salesforce", _xlam),
-    "bfcl": Format("the Berkeley leaderboard", ("question", "function"), "Apache-2.0 as published", _bfcl),
-    "bfcl_answers": Format("the Berkeley leaderboard's answers", ("ground_truth",), ""),
-    "glaive": Format("Glaive function-calling", ("system", "chat"), "Apache-2.0 as published by Glaive", _glaive),
-    "hermes": Format("Hermes", ("conversations",), "Apache-2.0 as published by Nous Research", chats.read_hermes),
-    "toolace": Format("ToolACE", ("conversations",), "Apache-2.0 as published", chats.read_toolace),
-    "sharegpt": Format("ShareGPT with tools", ("conversations",), "your own data", chats.read_sharegpt),
-    "trl": Format("TRL's conversations", ("messages",), "your own data", messages.read),
-    "mobile_actions": Format(
-        "FunctionGemma's mobile actions", ("messages",), "CC BY 4.0 as published by Google", messages.read
-    ),
-    "when2call": Format("When2Call", ("messages",), "CC BY 4.0 as published by NVIDIA", messages.read),
-    "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation"), ""),
-    "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id"), ""),
-    "toolbench": Format("ToolBench", ("conversations",), "Apache-2.0 as published"),
+    "project": Format("the project's own records", ("prompt", "completion")),
+    "openai": Format("OpenAI fine-tuning", ("messages",), messages.read),
+    "xlam": Format("xLAM", ("query", "tools", "answers"), _xlam),
+    "bfcl": Format("the Berkeley leaderboard", ("question", "function"), _bfcl),
+    "bfcl_answers": Format("the Berkeley leaderboard's answers", ("ground_truth",)),
+    "glaive": Format("Glaive function-calling", ("system", "chat"), _glaive),
+    "hermes": Format("Hermes", ("conversations",), chats.read_hermes),
+    "toolace": Format("ToolACE", ("conversations",), chats.read_toolace),
+    "sharegpt": Format("ShareGPT with tools", ("conversations",), chats.read_sharegpt),
+    "trl": Format("TRL's conversations", ("messages",), messages.read),
+    "mobile_actions": Format("FunctionGemma's mobile actions", ("messages",), messages.read),
+    "when2call": Format("When2Call", ("messages",), messages.read),
+    "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation")),
+    "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id")),
+    "toolbench": Format("ToolBench", ("conversations",)),
 }

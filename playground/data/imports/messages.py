@@ -7,8 +7,8 @@ in <TOOLCALL> tags, and pairs of responses.
 
 import json
 
-from playground.data.imports.conversation import BadRow, objects
-from playground.data.imports.shapes import calls_in, message_of, tools_in, value
+from playground.data.imports.conversation import BadRow, objects, value
+from playground.data.imports.shapes import calls_in, message_of, tools_in
 
 OPENING, CLOSING = "<TOOLCALL>", "</TOOLCALL>"
 FAMILY = ["openai", "trl", "mobile_actions", "when2call"]  # one reader reads them all

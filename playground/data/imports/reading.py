@@ -29,7 +29,7 @@ class Report:
 
     @contextlib.contextmanager
     def row(self, place):
-        """A block that reads one more row; a BadRow in it is noted with its place, "file:line"."""
+        """Context manager around reading one row: counts it, and notes a BadRow in it with its place, "file:line"."""
         self.rows += 1
         try:
             with in_form():

@@ -26,7 +26,9 @@ def load(source, tools, expected=None):
     elif reading.HUB_NAME.fullmatch(source):
         rows, files = reading.hub_rows(source), []
     else:
-        raise UserError(f"--source {source}: neither templates nor toolbench nor a file that exists.")
+        raise UserError(
+            f"--source {source}: no such file: give one, OWNER/NAME on the hub, or a name that --help lists."
+        )
     report, toolset, answers, written = reading.Report(source), ToolSet(), {}, {}
 
     def read(number, row):

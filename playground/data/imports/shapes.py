@@ -1,12 +1,7 @@
 """What the readers of several formats need: JSON that may be Python, lists of tools, schemas with other type names."""
 
-import ast
-import contextlib
-import json
-import warnings
-
 from playground.data.entities import read_data
-from playground.data.imports.conversation import BadRow, objects
+from playground.data.imports.conversation import BadRow, objects, value
 
 NO_TOOL = read_data("phrasings.json")["replies"]["no_tool"]  # the answer where a row says that no tool fits
 
@@ -62,19 +57,6 @@ def calls_in(text, what):
     if not found or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in found):
         raise BadRow(f"{what} no call: {str(text)[:60]!r}")
     return [(call["name"], call.get("arguments", {})) for call in found]
-
-
-def value(text, what):
-    """JSON, or what Python's repr wrote in its place."""
-    if not isinstance(text, str):
-        return text
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(text)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know, in others' texts
-            return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        raise BadRow(f"{what} not JSON: {text.strip()[:60]!r}") from None
 
 
 def functions(entries):

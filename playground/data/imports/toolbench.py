@@ -1,7 +1,7 @@
 """ToolBench (Qin et al. 2023, arXiv:2307.16789): its two released forms as tools and records.
 
 - DFS answer trees, answer/G*_answer/ID_*.json. A path from the root to a `Finish` that gives an answer is one way to
-  answer the query. All APIs, those without an answer too, are in instruction/G*_query.json.
+  answer the query.
 - toolllama_G123_dfs_train.json, the training file made from them: one such path a row, as a conversation.
 
 Either way a path becomes a conversation, of which conversation.py makes the records; `Finish` is `respond` here.
@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from playground.data.imports import reading
-from playground.data.imports.conversation import BadRow, ToolSet, general, in_form, read_result, to_records
+from playground.data.imports.conversation import ToolSet, to_records
 from playground.data.imports.shapes import closed, json_schema, message_of
 
 
@@ -26,65 +26,21 @@ def load(path):
     no record, by reason.
     """
     files = sorted(file for file in Path(path).rglob("*.json") if file.is_file())
-    of_queries = [file for file in files if re.fullmatch(r"G\d_query\.json", file.name)]
     of_answers = [file for file in files if file.parent.name.endswith("_answer")]
     of_conversations = [file for file in files if file.match("toolllama*.json")]
-    files = [*of_queries, *of_answers, *of_conversations]
+    files = [*of_answers, *of_conversations]
     if not files:
         return None
     report, toolset, records = reading.Report(path), ToolSet(), []
     report.format = "toolbench"
-    apis = _apis(of_queries, report)
     for file in of_answers:
         with report.row(file):
             records += _answer_tree(file, toolset, report.notes)
     for file in of_conversations:
         read = functools.partial(_conversation, file.stem, toolset, report.notes)
         records += itertools.chain.from_iterable(report.read(reading.rows(file), read, file))
-    for api in apis:  # what an answer describes keeps the form in which the answer's calls were made
-        try:
-            with in_form():
-                if _api_name(api) not in toolset.tools:
-                    toolset.add(_api_tool(api))
-        except BadRow as reason:
-            report.notes[f"APIs that make no tool ({general(reason)})"] += 1
     report.finish()
     return records, toolset.ordered(), report, files
-
-
-def _apis(files, report):
-    """The APIs that the query files list, each once."""
-    apis = {}
-    for file in files:
-        with report.row(file):
-            for row in json.loads(file.read_bytes()):
-                apis |= {(api["tool_name"], api["api_name"]): api for api in row["api_list"]}
-    return list(apis.values())
-
-
-def _api_name(api):
-    """The name that ToolBench gives an API's function: `checkhealth_for_squake`, its last 64 characters."""
-    tool, name = (re.sub("[^A-Za-z0-9]+", "_", api[key]).strip("_").lower() for key in ("tool_name", "api_name"))
-    if name in ("from", "class", "return", "false", "true", "id", "and"):  # words that Python or ToolBench keeps
-        name = f"is_{name}"
-    return f"{name}_for_{tool}"[-64:].strip("_")
-
-
-def _api_tool(api):
-    """The tool of an entry in a query's api_list, its types mapped, required and optional parameters kept."""
-    properties, required = {}, api.get("required_parameters", [])
-    for parameter in required + api.get("optional_parameters", []):
-        schema = json_schema({"type": str(parameter.get("type", "STRING"))})
-        schema |= {"description": parameter["description"]} if parameter.get("description") else {}
-        default = parameter.get("default")
-        if default not in (None, ""):  # a text, whatever the type
-            schema["default"] = default if schema["type"] == "string" else read_result(str(default))
-        properties[parameter["name"]] = schema
-    return {
-        "name": _api_name(api),
-        "description": str(api.get("api_description", "")).strip(),
-        "parameters": closed({"properties": properties, "required": [parameter["name"] for parameter in required]}),
-    }
 
 
 def _functions(functions):

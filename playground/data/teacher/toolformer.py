@@ -9,7 +9,7 @@ and samples k calls for it; the answer serves to judge them. A call is kept when
 3. its result makes the answer likelier: loss(answer | call, result) + tau <= min(loss(answer), loss(answer | call)),
    the loss being the mean over the answer's tokens, in nats, under the teacher or, for an endpoint, a local model.
 
-What differs from the paper: the second filter is not in it. All tokens of the answer weigh the same, as a call comes
+What differs from the paper: it has no filter 2. All tokens of the answer weigh the same, as a call comes
 before the answer and not in its middle. A result that repeats the call, as the receipt of `send_email`, makes the last
 two losses the same and every such call useless, so there the result's loss is compared with loss(answer) alone.
 `respond` is the paper's "no call", and kept if it says what the answer says. A request that comes without an answer

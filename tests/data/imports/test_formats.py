@@ -301,7 +301,7 @@ def test_a_message_of_weight_nought_is_context_and_no_record():
     ("messages", "reason"),
     [
         ([asks("a"), calls(("book", "{}"))], "unknown tool 'book'"),
-        ([asks("a"), calls((OSLO[0], "{"))], "arguments not JSON"),
+        ([asks("a"), calls((OSLO[0], "{"))], "arguments are not JSON"),
         ([asks("a"), calls((OSLO[0], '{"location": "Oslo"}'))], "missing argument 'format'"),
         ([asks("a"), calls((OSLO[0], '{"location": 3, "format": "celsius"}'))], "'location'"),
         ([asks("a"), calls((OSLO[0], "[]"))], "not an object"),

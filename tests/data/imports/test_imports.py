@@ -455,10 +455,7 @@ ALL_ROWS = {name: row for name, (row, _) in ROWS.items()} | PUBLISHED
 @pytest.mark.parametrize("name", ALL_ROWS)
 def test_every_format_read_and_written_again_is_the_same_record(name, export, tmp_path):
     found, tools, *_ = records.load(write_lines(tmp_path / "a.jsonl", [ALL_ROWS[name]]), {})
-    writer = writing.Writer(tools, export)
-    texts, _ = writer.text(found)
-    for file, text in zip(writer.names("train"), texts, strict=True):
-        (tmp_path / file).write_text(text, encoding="utf-8")
+    writing.write(tmp_path, {"train": found}, tools, export)
     back, again, report, files = records.load(str(tmp_path / f"train.{export}.jsonl"), {})
     assert back == found and report.format == export and len(files) == 2
     assert {tool: again[tool]["parameters"] for tool in again} == {tool: tools[tool]["parameters"] for tool in again}

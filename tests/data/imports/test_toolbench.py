@@ -72,9 +72,9 @@ def load(tmp_path, *rows):
 
 
 @needs_toolbench
-def test_every_real_file_imports_and_every_call_validates_against_its_produced_schema():
+def test_every_real_file_with_answers_imports_and_every_call_validates_against_its_produced_schema():
     records, tools, report, files = toolbench.load(TOOLBENCH)
-    assert len(files) == report.rows == 12 and not report.reasons
+    assert len(files) == report.rows == 10 and not report.reasons
     made = Counter(record["id"].partition(".")[0] for record in records)
     assert sorted(made.values()) == [3, 3, 4, 4, 4, 5]
     for record in records:
@@ -87,9 +87,7 @@ def test_every_real_file_imports_and_every_call_validates_against_its_produced_s
 @needs_toolbench
 def test_the_real_apis_become_tools_with_types_and_required_parameters():
     tools = toolbench.load(TOOLBENCH)[1]
-    quote = next(tool for name, tool in tools.items() if name.startswith("t_volume_postcodesrc"))["parameters"]
-    assert quote["properties"]["weight"]["type"] == "number" and quote["properties"]["cuit"]["type"] == "string"
-    assert len(quote["required"]) == 7
+    assert tools["il_for_turkey_postal_codes"]["parameters"]["properties"]["il"]["type"] == "integer"
     track = tools["packages_track_deprecated_for_trackingmore_v2"]["parameters"]
     assert track["required"] == ["carriercode", "trackingnumber"] and "lang" in track["properties"]
     assert "Finish" not in tools and "respond" in tools
@@ -170,7 +168,7 @@ def test_without_toolbench_data_templates_are_used_and_one_line_says_so(tmp_path
 def test_toolbenchs_tools_and_splits_come_out_of_the_source():
     dataset = build(TOOLBENCH)
     assert set(dataset.splits) == {"train", "val", "test"} and "respond" in dataset.tools
-    assert sum(map(len, dataset.splits.values())) == 23 and "Apache" in dataset.licence
+    assert sum(map(len, dataset.splits.values())) == 23
 
 
 @pytest.mark.parametrize("text", ["[{'name'" * 100_000, "Action:" * 120_000, "\n" * 800_000])
