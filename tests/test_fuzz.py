@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import tools as toolbox
 from playground import grammar, schemas
 from playground.data.imports import records
-from playground.data.writing import InvalidRecord, Writer
+from playground.data import writing
 from playground.grammar.schema import build
 from playground.grammar.vocabulary import vocabulary_of
 from playground.run import recipe
@@ -98,7 +98,6 @@ def read_tool_file(entries, value, args):
             assert all(isinstance(problem, str) for problem in found)
             assert set(toolbox.execute({"tool": name, "args": given_args}, tools)) == {"error"}
     toolbox.signatures(tools)
-    Writer(tools)
     try:
         build(toolbox.call_schema(tools), vocabulary_of(embedded_tokenizer()))
     except grammar.UnsupportedSchema:
@@ -145,10 +144,9 @@ def read_row(name, row):
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 found, tools, _, _ = records.load(str(path), toolbox.load_tools())
-            texts, _ = Writer(tools, "openai").text(found)
-        except (UserError, InvalidRecord, schemas.OutsideError):
+            writing.write(Path(folder), {"train": found}, tools, "openai")
+        except (UserError, schemas.OutsideError):
             return
-    "".join(texts).encode("utf-8")
 
 
 @pytest.mark.parametrize(
