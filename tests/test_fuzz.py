@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import tools as toolbox
 from playground import grammar, schemas
-from playground.data.imports import records
 from playground.data import writing
+from playground.data.imports import records
 from playground.grammar.schema import build
 from playground.grammar.vocabulary import vocabulary_of
 from playground.run import recipe

@@ -1,80 +1,60 @@
-"""How long the sequence will take on this machine: a training step's worth of work is timed, and counted.
+"""How long the sequence will take on this machine: a training step and some answers are timed, and counted.
 
 python -m playground expected embedded
 """
 
+import statistics
 import time
 
-# Of `make run`: training steps' worth of work, and forward passes' worth of a batch. Fitted to a whole run with bf16,
-# 15 minutes, and to what its stages take without it by the ratios of bench/processors.py, 22.
-WORK = {"embedded": (2100, 138_000)}
-WIDTH, INNER, LAYERS, TOKENS, ROWS = 256, 704, 8, 1200, 64  # of the embedded model, and its batches
+from playground.model import generation, loading
+from playground.run import hardware, recipe
+from playground.run.files import read_jsonl
+
+# Of a whole `make run`: training, in steps as they are timed here, and generation, in answers to the requests. Fitted
+# to a run on two cores of an AMD EPYC with bf16.
+WORK = {"embedded": (2750, 2180)}
+ROWS, WIDTH, TOKENS = 8, 80, 16  # of the step that is timed; of each answer
+ASKED = 6  # times that each request is asked
 
 
-def timed(work, count):
-    """Seconds that work() takes, the median of some after a first one."""
+def timed(work):
+    """The median of the seconds that work() takes, repeated for half a second after a first time that warms up."""
     work()
     seconds = []
-    for _ in range(count):
+    while sum(seconds) < 0.5:
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
-    return sorted(seconds)[count // 2]
+    return statistics.median(seconds)
 
 
-def step_and_pass():
-    """Seconds of a training step with its optimizer, and of a forward pass for one token of each row of a batch."""
+def step_and_answers(name):
+    """Seconds that a model takes for a training step but for its optimizer, and to answer some requests."""
     import torch
 
-    from playground.model.muon import orthogonalized
-    from playground.run import hardware
-
-    torch.manual_seed(0)
-    layers = torch.nn.ModuleList(
-        torch.nn.Sequential(
-            *(torch.nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)),
-            torch.nn.Linear(WIDTH, 2 * INNER, bias=False),
-            torch.nn.GLU(),
-            torch.nn.Linear(INNER, WIDTH, bias=False),
-        )
-        for _ in range(LAYERS)
-    )
-    batch, rows = torch.randn(TOKENS, WIDTH), torch.randn(ROWS, WIDTH)
-    squares, oblongs = torch.randn(4 * LAYERS, WIDTH, WIDTH), torch.randn(3 * LAYERS, INNER, WIDTH)
+    settings = recipe.load(None, [("model.name", name), ("generate.max_new_tokens", TOKENS)])
+    tokenizer, model = loading.load(loading.find_base(name)["path"], settings)
+    ids = torch.randint(len(tokenizer), (ROWS, WIDTH))
+    prompts = ASKED * [row["request"] for row in read_jsonl(recipe.CONFIGS / "requests.jsonl")]
 
     def step():
-        # Each on the same input: through all in turn, numbers would become so small that processors slow down.
         with hardware.half_precision("cpu"):
-            loss = sum(layer(batch).float().square().mean() for layer in layers)
+            loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
-        for matrices in (squares, oblongs):
-            orthogonalized(matrices, hardware.fast_dtype())
 
-    def forward():
-        with torch.inference_mode():
-            for layer in layers:
-                layer(rows)
-
-    return timed(step, 3), timed(forward, 9)
+    return timed(step), timed(lambda: generation.generate(model, tokenizer, prompts, settings, temperature=0.0))
 
 
-def minutes(model):
-    """(minutes that `make run` will take, or None where nobody has measured; what they depend on, in words)."""
+def sentence(name):
+    """How long `make run` will take with that model, for a person."""
     import torch
 
-    from playground.run import hardware
-
+    took, machine = "nobody has measured how long it takes", ""
     if torch.cuda.is_available():
-        return None, torch.cuda.get_device_name()
-    machine = f"{torch.get_num_threads()} threads, {'bf16' if hardware.has_bf16() else 'no bf16'}"
-    if model not in WORK:
-        return None, machine
-    seconds = sum(count * each for count, each in zip(WORK[model], step_and_pass(), strict=True))
-    return seconds / 60, machine
-
-
-def sentence(model):
-    """How long `make run` will take with that model, for a person."""
-    found, machine = minutes(model)
-    took = f"about {found:.0f} minutes" if found else "nobody has measured how long it takes"
-    return f"The sequence with {model}: {took} on this machine ({machine}), after installation."
+        machine = torch.cuda.get_device_name()
+    else:
+        machine = f"{torch.get_num_threads()} threads, {'bf16' if hardware.has_bf16() else 'no bf16'}"
+        if name in WORK:
+            seconds = sum(count * each for count, each in zip(WORK[name], step_and_answers(name), strict=True))
+            took = f"about {seconds / 60:.0f} minutes"
+    return f"The sequence with {name}: {took} on this machine ({machine}), after installation."

@@ -11,9 +11,11 @@ and a flag does not. Paths are those that the stages were given: run it where th
 the code: that is for `make`, by time of change.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -72,13 +74,21 @@ def manifest(artifact, key, started):
 
 def _machine():
     """What numbers may depend on, in words: sums are taken in another order with another number of threads."""
-    parts = [platform.machine(), f"{os.cpu_count()} cores"]
+    parts = [_processor(), f"{os.cpu_count()} cores"]
     if torch := sys.modules.get("torch"):
         threads = torch.get_num_threads()
         parts += [f"{threads} thread{'s' * (threads > 1)}", torch.backends.cpu.get_cpu_capability()]
         if torch.cuda.is_available():
             parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
+
+
+def _processor():
+    """The processor's name where the system tells it, else its kind."""
+    with contextlib.suppress(OSError):  # Linux has this file
+        if named := re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1]
+    return platform.processor() or platform.machine()
 
 
 def _git(*arguments):
