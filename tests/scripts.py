@@ -8,6 +8,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import tools as toolbox
 from playground.run import locking
 from tests.conftest import ROOT
 
@@ -34,7 +35,7 @@ def run(stage, output_dir, *arguments, model="embedded", status=0):
 
 def run_here(stage, output_dir, *arguments, model="embedded", status=0):
     """As `run`, but in this process, which has imported already what a new one takes seconds for."""
-    out, err, before, ended = io.StringIO(), io.StringIO(), (sys.argv, sys.unraisablehook), 0
+    out, err, before, ended = io.StringIO(), io.StringIO(), (sys.argv, sys.unraisablehook, toolbox.OUTBOX), 0
     sys.argv = command(stage, output_dir, *arguments, model=model)[1:]
     try:
         with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -42,7 +43,8 @@ def run_here(stage, output_dir, *arguments, model="embedded", status=0):
     except SystemExit as error:
         ended = error.code
     finally:
-        sys.argv, sys.unraisablehook = before
+        sys.argv, sys.unraisablehook, toolbox.OUTBOX = before
+        toolbox.FAILED.clear()
         locking.release()
     assert ended == status, out.getvalue() + err.getvalue()
     return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())

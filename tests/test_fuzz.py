@@ -33,7 +33,7 @@ from tests.conftest import embedded_tokenizer
 from tests.data.imports.test_formats import EXAMPLES, places, replaced
 
 MAX_SECONDS, MAX_BYTES = 5, 1_000_000_000
-QUICK = settings(max_examples=60, deadline=MAX_SECONDS * 1000, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=30, deadline=MAX_SECONDS * 1000, suppress_health_check=list(HealthCheck))
 LONG = settings(QUICK, max_examples=400)
 
 NASTY = ["", "a" * 40 + "!", "\ud800", "\x1b[2J", "\u202e", "$\\frac{$", "\0", "\u2028", "__proto__", "é" * 300, "\n"]

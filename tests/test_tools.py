@@ -216,9 +216,10 @@ NOT_ALIKE = {"type": "object", "properties": {"x": {"uniqueItems": True}}}
 def test_a_schema_that_takes_for_ever_is_given_up_at_once(tmp_path, monkeypatch, schema, args):
     monkeypatch.setattr(schemas, "SLOW", [])
     tools = toolbox.load_tools(tool_file(tmp_path, [entry("a", schema)]))
-    begin = time.perf_counter()
-    assert toolbox.validate_call({"tool": "a", "args": args}, tools) == ["a: its schema takes over 0.5 s to check"]
-    assert time.perf_counter() - begin < 3
+    monkeypatch.setattr(schemas, "MAX_SECONDS", 0.1)
+    begin = time.process_time()
+    assert toolbox.validate_call({"tool": "a", "args": args}, tools) == ["a: its schema takes over 0.1 s to check"]
+    assert time.process_time() - begin < 1
     with pytest.raises(schemas.OutsideError, match="calls to a take over"):
         for _ in range(schemas.MAX_SLOW):
             toolbox.validate_call({"tool": "a", "args": args}, tools)
@@ -280,9 +281,9 @@ def test_the_calculator_calculates(expression, value):
     ],
 )
 def test_the_calculator_refuses_what_is_not_bounded_arithmetic_at_once(expression):
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert set(calculate(expression)) == {"error"}
-    assert time.perf_counter() - begin < 1  # measured: under 5 ms, most of it the check against the schema
+    assert time.process_time() - begin < 1  # measured: under 5 ms, most of it the check against the schema
 
 
 def check_result(expression):

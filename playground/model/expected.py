@@ -11,8 +11,8 @@ from playground.run import hardware, recipe
 from playground.run.files import read_jsonl
 
 # Of a whole `make run`: training, in steps as they are timed here, and generation, in answers to the requests. Fitted
-# to a run on two cores of an AMD EPYC with bf16.
-WORK = {"embedded": (2750, 2180)}
+# to runs on two cores of an AMD EPYC with bf16.
+WORK = {"embedded": (2750, 2180), "smollm2": (970, 1500)}
 ROWS, WIDTH, TOKENS = 8, 80, 16  # of the step that is timed; of each answer
 ASKED = 6  # times that each request is asked
 

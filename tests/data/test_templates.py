@@ -46,7 +46,7 @@ def wordings(phrasing, named=False):
     """Every wording of a phrasing, in plain words, each slot its argument's name or a word that occurs nowhere else."""
     for parts in (phrasing.parts, phrasing.contracted):
         marks = [
-            part if isinstance(part, list) else [f"{{{part[0]}}}" if named else f"slot{phrasing.id}{i}"]
+            [f"{{{part[0]}}}" if named else f"slot{phrasing.id}{i}"] if isinstance(part, tuple) else dict.fromkeys(part)
             for i, part in enumerate(parts)
         ]
         for choice in itertools.product(*marks):

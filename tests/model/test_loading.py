@@ -50,13 +50,13 @@ def test_without_a_hub_any_other_name_is_one_sentence(no_hub):
 
 
 def test_distilgpt2_in_the_cache_is_used_with_its_own_shape(no_hub, tmp_path, gpt2_tokenizer):
-    """distilgpt2's configuration (6 layers of 768, 82 M parameters) with random weights: the hub is out of reach."""
-    save_random_model(tmp_path / "distil", gpt2_tokenizer, "gpt2", n_layer=6)
+    """The kind of model that distilgpt2 is, with random weights: the hub is out of reach."""
+    save_random_model(tmp_path / "distil", gpt2_tokenizer, "gpt2", n_layer=1, n_embd=16, n_head=2)
     cache_model(no_hub, "distilgpt2", tmp_path / "distil")
     base = loading.find_base("distilgpt2")
     assert base["kind"] == "hub"
     model = loading.load_model(base["path"], recipe.load())
-    assert 81e6 < sum(p.numel() for p in model.parameters()) < 83e6
+    assert model.config.model_type == "gpt2" and model.config.n_embd == 16
     assert loading.load_tokenizer(base["path"])("Oslo")["input_ids"] == gpt2_tokenizer("Oslo")["input_ids"]
 
 
@@ -244,7 +244,7 @@ def test_a_model_that_the_hub_does_not_know_or_give_is_one_sentence(no_hub, monk
     from huggingface_hub import constants
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         with pytest.raises(UserError, match=message):
             loading.find_base(name)

@@ -268,9 +268,11 @@ def test_a_tool_can_be_added_as_shown(tmp_path, monkeypatch):
         )
     assert "error" in toolbox.execute({"tool": "set_timer", "args": {"minutes": 0}}, added)
 
+    small = ["--set", "dataset.feedback=8", "--set", "dataset.unlabelled=8"]
+
     def run(*arguments, status=0):
         done = subprocess.run(
-            [sys.executable, str(ROOT / "02_create_dataset.py"), "--tools", str(tool_file), *arguments],
+            [sys.executable, str(ROOT / "02_create_dataset.py"), "--tools", str(tool_file), *arguments, *small],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -9,6 +9,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -101,10 +102,10 @@ def shard(folder):
     return {"is sharded": weights.is_sharded(model), "texts": texts, "saved": str(folder / "saved")}
 
 
+@mock.patch.object(hardware, "has_bf16", lambda: False)
 def ppo_update(folder):
     """The weights and what was watched after an update in fp32 on five answers in minibatches of three and two."""
     stage = importlib.import_module("07_ppo")
-    hardware.has_bf16 = lambda: False
     tokenizer, policy = small_model(folder)
     settings = settings_for(folder, ppo={"epochs": 2, "minibatch_size": 2})
     records = [{"prompt": city, "completion": f" call {city}"} for city in CITIES]
@@ -123,10 +124,10 @@ def ppo_update(folder):
     return {"watched": watched, "weights": weights}
 
 
+@mock.patch.object(hardware, "has_bf16", lambda: False)
 def fine_tuning_curve(folder, micro_batch_size=8):
     """The losses of 20 steps of stage 03 in fp32, and the token ids read: four epochs of 37 records in batches of 8."""
     stage = importlib.import_module("03_finetune")
-    hardware.has_bf16 = lambda: False
     tokenizer, model = small_model(folder)
     settings = settings_for(folder)
     sizes = {"batch_size": 8, "epochs": 4, "micro_batch_size": micro_batch_size}
@@ -152,10 +153,10 @@ def fine_tuning_curve(folder, micro_batch_size=8):
     }
 
 
+@mock.patch.object(hardware, "has_bf16", lambda: False)
 def preference_curve(folder):
     """The losses of two epochs of stage 06 in fp32 on 24 pairs in batches of 8."""
     stage = importlib.import_module("06_dpo")
-    hardware.has_bf16 = lambda: False
     tokenizer, model = small_model(folder)
     settings = settings_for(folder, dpo={"batch_size": 8, "epochs": 2, "learning_rate": 1e-3})
     sft, pairs = recipe.sft_settings(settings, "hub"), []

@@ -93,7 +93,7 @@ def test_a_name_is_a_name_on_plots_and_no_mathematics(tmp_path):
 def test_a_tool_file_whose_conversations_cannot_end_is_told(tmp_path):
     entries = json.loads(toolbox.TOOL_FILE.read_text(encoding="utf-8"))
     (tmp_path / "tools.json").write_text(json.dumps([e for e in entries if e["function"]["name"] != "respond"]))
-    flags = ("--size", 40, "--set", "dataset.test_size=40", "--output-dir", tmp_path)
+    flags = ("--config", "configs/smoke.json", "--output-dir", tmp_path)
     flags += ("--tools", tmp_path / "tools.json")
     assert toolbox.NO_RESPOND in script("02_create_dataset", *flags).stderr.decode()
 

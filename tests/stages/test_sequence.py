@@ -12,7 +12,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from filelock import FileLock
+from safetensors.torch import load_file
 
 from playground.judge import scoring
 from playground.model import weights
@@ -85,14 +87,14 @@ def test_a_second_evaluation_generates_nothing_and_a_broken_model_does_not_stop_
     shutil.copytree(sequence[0], tmp_path, dirs_exist_ok=True)
     before = metrics(tmp_path, "08_evaluate")
     (tmp_path / "06_dpo" / "model" / "model.safetensors").write_bytes(b"broken")
-    done = run("08_evaluate", tmp_path, status=1)
+    done = run_here("08_evaluate", tmp_path, status=1)
     after = metrics(tmp_path, "08_evaluate")
     assert "dpo is left out" in done.stderr
     assert "06_dpo should be run again: altered: model/model.safetensors" in done.stderr
     assert "03_finetune should" not in done.stderr
     assert list(after["splits"]["test"]) == ["base", "sft", "ppo"]
     assert after["splits"]["test"]["sft"] == before["splits"]["test"]["sft"]  # the seconds too: nothing ran again
-    compared = run("08_evaluate", tmp_path, "--compare", str(sequence[0]), str(tmp_path)).stdout
+    compared = run_here("08_evaluate", tmp_path, "--compare", str(sequence[0]), str(tmp_path)).stdout
     assert compared.count("test_wild: base, constrained") == 3
 
 
@@ -204,8 +206,12 @@ def test_the_example_of_a_new_stage_runs(sequence, tmp_path):
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert "Next: python 08_evaluate.py --model" in done.stdout
-    hashes = {tuple(model_hashes(tmp_path, stage).items()) for stage in ("03_finetune", "07_ppo", "09_average")}
-    assert len(hashes) > 1 and (tmp_path / "09_average" / "model" / "model.safetensors").exists()
+    sft, dpo, ppo, average = (
+        load_file(tmp_path / stage / "model" / "model.safetensors")
+        for stage in ("03_finetune", "06_dpo", "07_ppo", "09_average")
+    )
+    name = next(iter(average))
+    assert torch.allclose(average[name], (sft[name] + dpo[name] + ppo[name]) / 3, atol=1e-6)
 
 
 def test_make_does_nothing_twice_and_reruns_only_what_a_change_touches(sequence, tmp_path):
@@ -285,7 +291,9 @@ def test_a_stopped_fine_tuning_goes_on_and_ends_as_an_unbroken_one(sequence, tmp
         assert "Traceback" not in stderr
     assert artifacts.last_checkpoint(partial)
     assert not (tmp_path / "03_finetune").exists()
-    run("03_finetune", tmp_path)
+    if how == signal.SIGINT:
+        return  # the folder is as after a kill
+    run_here("03_finetune", tmp_path)
     assert model_hashes(tmp_path) == model_hashes(sequence[0])
     assert (tmp_path / "03_finetune" / "log.jsonl").read_bytes() == (
         sequence[0] / "03_finetune" / "log.jsonl"
@@ -321,7 +329,7 @@ def test_a_killed_dpo_or_ppo_goes_on_and_ends_as_an_unbroken_one(sequence, tmp_p
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert (partial / left).exists() and not (tmp_path / stage).exists()
-    run(stage, tmp_path)
+    run_here(stage, tmp_path)
     assert model_hashes(tmp_path, stage) == model_hashes(sequence[0], stage)
     logs = [read_jsonl(folder / stage / "log.jsonl") for folder in (tmp_path, sequence[0])]
     assert logs[0] == logs[1]
@@ -336,22 +344,17 @@ def test_the_pairs_name_their_kind_and_source_and_trl_prints_no_dicts(sequence):
     assert "{" not in done.stdout + done.stderr
 
 
-def test_where_nothing_else_is_asked_dpo_takes_trainings_records(sequence, tmp_path):
+def test_dpo_asks_trainings_records_where_there_are_no_others_and_keeps_a_model_part_of_the_way(
+    sequence, tmp_path, monkeypatch
+):
     for made in ("02_create_dataset", "03_finetune"):
         shutil.copytree(sequence[0] / made, tmp_path / made)
     for name in ("feedback.jsonl", "rl.jsonl"):
         (tmp_path / "02_create_dataset" / name).unlink()
-    run_here("06_dpo", tmp_path)
-    pairs = read_jsonl(tmp_path / "06_dpo" / "pairs.jsonl")
-    assert {pair["id"][:6] for pair in pairs} == {"train-"}
-
-
-def test_dpo_validates_and_keeps_a_model_part_of_the_way(sequence, tmp_path, monkeypatch):
-    for made in ("02_create_dataset", "03_finetune"):
-        shutil.copytree(sequence[0] / made, tmp_path / made)
     between, shares = weights.interpolated, []
     monkeypatch.setattr(weights, "interpolated", lambda *arguments: shares.append(arguments[2]) or between(*arguments))
     run_here("06_dpo", tmp_path, "--set", "dpo.merge=0.3")
+    assert {pair["id"][:6] for pair in read_jsonl(tmp_path / "06_dpo" / "pairs.jsonl")} == {"train-"}
     assert shares == [0.3, 0.3]  # after each of two passes
 
 
@@ -400,20 +403,13 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(stage, arguments, mess
 
 
 def test_a_bad_dataset_line_is_named_and_the_last_model_is_kept(sequence, tmp_path):
-    run_here("02_create_dataset", tmp_path)
+    for made in ("02_create_dataset", "03_finetune"):
+        shutil.copytree(sequence[0] / made, tmp_path / made)
     with (tmp_path / "02_create_dataset" / "train.jsonl").open("a") as file:
         file.write("{\n")
     done = run_here("03_finetune", tmp_path, status=2)
     assert "train.jsonl:65: not JSON" in done.stderr
-
-
-def test_the_sequence_runs_on_another_architecture_and_vocabulary(tmp_path, tokenizer):
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = save_random_model(tmp_path / "llama", tokenizer, "llama", max_position_embeddings=512, **sizes)
-    for stage in STAGES:
-        run_here(stage, tmp_path / "outputs", model=model)
-    cells = metrics(tmp_path / "outputs", "08_evaluate")["splits"]["test"]["sft"]
-    assert cells["constrained"]["schema_validity"]["value"] == 1.0
+    assert model_hashes(tmp_path) == model_hashes(sequence[0]) and (tmp_path / "03_finetune" / "model").is_dir()
 
 
 def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence, tmp_path):
@@ -422,11 +418,10 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     names = {path.name for path in (tmp_path / "03_finetune" / "model").iterdir()}
     assert "adapter_model.safetensors" in names
     assert "model.safetensors" not in names
-    run_here("04_inference", tmp_path, "--prompt", "Hello!")
-    run_here("06_dpo", tmp_path)
+    run_here("06_dpo", tmp_path, "--set", "dpo.epochs=1")
     first = read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
     assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
-    run_here("07_ppo", tmp_path, "--set", "ppo.decoding=constrained")
+    run_here("07_ppo", tmp_path, "--set", "ppo.decoding=constrained", "--set", "ppo.updates=1")
     updates = [row for row in read_jsonl(tmp_path / "07_ppo" / "log.jsonl") if "update" in row]
     assert {row["reward/format"] for row in updates} == {1.0}  # under the grammar every sample is a call that ends
     assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]

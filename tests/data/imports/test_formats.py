@@ -189,12 +189,10 @@ def test_a_format_reads_its_own_published_example(name):
     assert not any(toolbox.validate_call(call, tools) for call in found)
 
 
-@pytest.mark.parametrize("name", READ)
-@pytest.mark.parametrize("other", EXAMPLES)
+@pytest.mark.parametrize(("name", "other"), [(name, other) for name in READ for other in EXAMPLES if name != other])
 def test_a_format_refuses_anothers_example_by_the_name_of_that_format(name, other):
-    if name != other:
-        with pytest.raises(BadRow, match=f"looks like {formats.FORMATS[other].label}"):
-            formats.read(EXAMPLES[other][0], name)
+    with pytest.raises(BadRow, match=f"looks like {formats.FORMATS[other].label}"):
+        formats.read(EXAMPLES[other][0], name)
 
 
 @pytest.mark.parametrize("name", READ)

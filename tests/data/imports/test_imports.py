@@ -365,21 +365,17 @@ def said_in(name, text):
     }[name]
 
 
-@pytest.mark.parametrize("text", LOOKALIKES)
 @pytest.mark.parametrize(
     "name", ["project", "openai", "trl", "mobile_actions", "when2call", "toolace", "sharegpt", "hermes", "glaive"]
 )
-def test_no_format_takes_what_looks_like_a_call_for_an_answer(name, text, tmp_path):
+def test_no_format_takes_what_looks_like_a_call_for_an_answer(name, tmp_path):
     """It is read as a call where it is one in the format's own form, and refused where it is not."""
     own = toolbox.load_tools() | {"get_weather": WEATHER}
-    path = write_lines(tmp_path / "a.jsonl", [said_in(name, "Hello!")] * 9 + [said_in(name, text)])
-    try:
+    for text in LOOKALIKES:
+        path = write_lines(tmp_path / "a.jsonl", [said_in(name, "Hello!")] * 9 + [said_in(name, text)])
         found, _, report, _ = records.load(path, own)
-    except UserError as refused:
-        assert "looks like" in str(refused)
-        return
-    assert [row["completion"] for row in found[9:] if json.loads(row["completion"])["tool"] == "respond"] == []
-    assert len(found) + report.reasons.total() == 10
+        assert [row["completion"] for row in found[9:] if json.loads(row["completion"])["tool"] == "respond"] == []
+        assert len(found) + report.reasons.total() == 10, text
 
 
 @pytest.mark.parametrize("name", ["project", "openai", "trl", "toolace", "sharegpt", "hermes", "glaive"])
@@ -476,10 +472,10 @@ def test_what_is_exported_is_in_the_layout_that_the_trainers_read():
 
 
 def seconds(work):
-    begin = time.perf_counter()
+    begin = time.process_time()
     with contextlib.suppress(BadRow, UserError):
         work()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def test_a_chat_of_line_breaks_is_read_in_time_that_grows_with_it():

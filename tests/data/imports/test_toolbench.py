@@ -178,7 +178,7 @@ def test_a_conversation_takes_time_that_grows_with_its_text(text):
         {"from": "user", "value": "Hi"},
         {"from": "assistant", "value": f"Action:{text}"},
     ]
-    begin = time.perf_counter()
+    begin = time.process_time()
     with contextlib.suppress(BadRow), conversation.in_form():
         toolbench._conversation("a", ToolSet(), Counter(), 1, {"conversations": turns})
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2

@@ -264,7 +264,9 @@ def test_what_was_answered_before_an_endpoint_broke_is_not_asked_again(tmp_path)
 
 
 def run(output_dir, *arguments, status=0):
-    sizes = ["dataset.size=40", "dataset.test_size=40", "teacher.unlabelled=8", "teacher.samples=2", "teacher.agree=1"]
+    sizes = ["dataset.size=40", "dataset.test_size=40", "dataset.validation_size=20", "dataset.feedback=0"]
+    sizes += ["dataset.unlabelled=0", "teacher.unlabelled=8", "teacher.samples=2", "teacher.agree=1"]
+    sizes += ["teacher.demonstrations=1", "generate.max_new_tokens=48"]
     flags = [word for size in [*sizes, "teacher.tau=-5"] for word in ("--set", size)]
     command = [sys.executable, "02_create_dataset.py", "--model", "embedded", "--output-dir", output_dir]
     command += ["--source", "teacher", *flags, *arguments]
