@@ -8,8 +8,6 @@ worked examples. A base model does not know that a call ends where the line ends
 Writes outputs/01_baseline/: metrics.json, predictions.jsonl, manifest.json. Next: 02_create_dataset.py
 """
 
-import itertools
-
 import tools as toolbox
 from playground.data import sources
 from playground.judge import scoring
@@ -52,7 +50,7 @@ def main():
     requests = first_turns[: settings["baseline"]["requests"]]
     if not requests:
         raise UserError(f"{dataset.source}: no test record is a first request: give some without results.")
-    shown = list(itertools.islice(splits["train"], POOL))
+    shown = splits["train"][:POOL]
     examples = prompting.pick_examples(shown, settings["baseline"]["shots"], settings["seed"])
     print(f"Asking {base['name']} {len(requests)} requests, plain and with {len(examples)} examples before each.\n")
 
