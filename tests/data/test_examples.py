@@ -131,6 +131,7 @@ def test_an_answer_changes_with_the_values_that_it_repeats():
     assert slots.replaced("The living room has 21 degrees.", old, new) == "The office has 7 degrees."
     result = {"room": "living_room", "at": [21, 210], "ok": True}
     assert slots.replaced_json(result, old, new) == {"room": "office", "at": [7, 210], "ok": True}
+    assert slots.replaced_json({"room": 101}, {"room": "101"}, {"room": "12B"}) == {"room": 101}  # which is no number
 
 
 # ---- the three tools

@@ -189,6 +189,10 @@ def test_an_average_that_was_interrupted_goes_on(folder, tokenizer):
     assert torch.equal(fine_tune(folder, tokenizer, **changed)[1][4], unbroken[4])
 
 
+def test_a_part_of_an_epoch_is_validated_as_one(folder, tokenizer):
+    assert list(fine_tune(folder, tokenizer, average_from=1, epochs=1.5)[1]) == [1, 2]
+
+
 def test_without_an_average_the_last_weights_count_and_nothing_is_kept_of_one(folder, tokenizer):
     steps, epochs = fine_tune(folder, tokenizer, average_from=1)
     assert all(torch.equal(epochs[epoch], steps[2 * epoch]) for epoch in epochs)

@@ -376,6 +376,29 @@ def test_a_model_of_other_tools_is_refused(sequence, tmp_path, stage):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_where_no_epoch_is_better_the_start_is_kept(sequence, tmp_path):
+    for made in ("02_create_dataset", "03_finetune"):
+        shutil.copytree(sequence[0] / made, tmp_path / made)
+    start = shutil.move(tmp_path / "03_finetune" / "model", tmp_path / "start")
+    shutil.rmtree(tmp_path / "03_finetune")
+    done = run_here("03_finetune", tmp_path, "--epochs", "0.2", "--learning-rate", "0.5", model=start)
+    assert "Epoch 0 is kept." in done.stdout
+    kept, were = (load_file(folder / "model.safetensors") for folder in (tmp_path / "03_finetune" / "model", start))
+    assert all(torch.equal(kept[name], were[name]) for name in were)
+
+
+@pytest.mark.parametrize("stage", ["dpo", "02_create_dataset"])
+def test_a_stage_that_has_made_no_model_is_one_sentence(sequence, stage):
+    done = run_here("04_inference", sequence[0], "--prompt", "Hello!", "--from", stage, status=2)
+    assert done.stderr.endswith(f"{stage} holds no model: take one of 03_finetune, 06_dpo, 07_ppo.\n")
+
+
+def test_lora_targets_that_no_layer_has_are_one_sentence(sequence, tmp_path):
+    shutil.copytree(sequence[0] / "02_create_dataset", tmp_path / "02_create_dataset")
+    done = run_here("03_finetune", tmp_path, "--lora", "--set", "model.lora_targets=nothing", status=2)
+    assert done.stderr.startswith("error: model.lora_targets is nothing: ") and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("stage", STAGES[2:])
 def test_a_stage_without_its_input_names_the_script_that_makes_it(stage, tmp_path):
     done = run_here(stage, tmp_path, status=2)
