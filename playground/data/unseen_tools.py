@@ -43,7 +43,8 @@ def _family(entry):
         slots, properties = {}, {}
         for slot, argument in entry["arguments"].items():
             slots[slot] = argument["names"][index]
-            properties[slots[slot]] = {"type": "integer" if argument["kind"] in NUMBERS else "string"}
+            is_number = argument["kind"] in NUMBERS
+            properties[slots[slot]] = {"type": "integer"} if is_number else {"type": "string", "x-from": "request"}
         parameters = closed({"properties": properties, "required": list(properties)})
         description = entry["descriptions"][index % len(entry["descriptions"])]
         tools.append(({"name": name, "description": description, "parameters": parameters}, slots))
