@@ -20,7 +20,7 @@ from playground.run.files import read_json
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-KEPT = ("rewards", "ablation", "continued", "teacher", "unseen_tools", "own_tools")  # bench/NAME.md
+KEPT = ("rewards", "ablation", "continued", "teacher", "unseen_tools", "bfcl", "own_tools")  # bench/NAME.md
 RECORDED = ROOT / "bench" / "seeds.json"
 MODELS = {"embedded": RECORDED, "SmolLM2": ROOT / "bench" / "seeds-smollm2.json"}
 SIZES = {"embedded": ("7.5 million", "none"), "SmolLM2": ("135 million", "93 MB")}  # parameters, what is fetched
