@@ -9,13 +9,6 @@ import pytest
 
 # Two test processes on a few cores: more threads than cores make each other wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def pytest_collection_modifyitems(items):
-    """What takes minutes to prepare begins first, so that no test process waits for it at the end."""
-    items.sort(key=lambda item: "sequence" not in getattr(item, "fixturenames", ()))
-
-
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 PAGES = {

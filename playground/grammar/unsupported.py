@@ -1,8 +1,8 @@
 class UnsupportedSchema(ValueError):
     """The schema asks for something that this engine would have to ignore; names the JSON pointer and what it is."""
 
-    def __init__(self, pointer, what, why=" is not supported"):
-        super().__init__(f"#{pointer}: {what}{why}")
+    def __init__(self, pointer, what, verdict=" is not supported"):
+        super().__init__(f"#{pointer}: {what}{verdict}")
 
 
 def below(pointer, *parts):

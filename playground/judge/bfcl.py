@@ -14,6 +14,7 @@ import tools as toolbox
 from playground.data.imports import shapes
 from playground.data.imports.conversation import RESPOND
 from playground.run.errors import UserError
+from playground.run.files import read_jsonl
 
 CATEGORIES = ("simple", "multiple", "parallel", "irrelevance")
 TYPES = {"string": str, "integer": int, "float": float, "boolean": bool, "array": list, "tuple": list, "dict": dict,
@@ -46,7 +47,7 @@ def load(folder):
 
 def _rows(path):
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return read_jsonl(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): download the leaderboard's file again.") from None
 

@@ -11,7 +11,7 @@ from playground.run import hardware, recipe
 from playground.run.files import read_jsonl
 
 # Of a whole `make run`: training, in steps as they are timed here, and generation, in answers to the requests. Fitted
-# to runs on two cores of an AMD EPYC with bf16.
+# to runs on two cores of an AMD EPYC with bf16, SmolLM2's stage 06 reckoned as if it had run alone.
 WORK = {"embedded": (2750, 2180), "smollm2": (970, 1500)}
 ROWS, WIDTH, TOKENS = 8, 80, 16  # of the step that is timed; of each answer
 ASKED = 6  # times that each request is asked

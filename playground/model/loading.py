@@ -10,13 +10,13 @@ from playground.run import hardware, parallel
 from playground.run.artifacts import read_manifest
 from playground.run.console import command
 from playground.run.errors import UserError
-from playground.run.files import read_json, sha256
+from playground.run.files import MODEL_FILES, read_json, sha256
 
 DEFAULT = "distilgpt2"
 EMBEDDED = Path(__file__).parents[2] / "base_model"
 PROBE_SECONDS = 3
 # Never a pickle; code (.py) runs only where the recipe trusts it.
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
+FILES = (*(f"*{kind}" for kind in MODEL_FILES), "*.py")
 
 
 def find_base(name):

@@ -112,15 +112,20 @@ def restore_checkpoint(path, parameters, optimizer):
 
 
 def lora_config(model, settings):
-    """PEFT's configuration of trainable low-rank adapters on the layers that the recipe names."""
+    """PEFT's configuration of trainable low-rank adapters on the layers that the recipe names, or a UserError."""
     from peft import LoraConfig
 
     section = settings["model"]
     targets = section["lora_targets"]
+    if targets != "all-linear":
+        targets, layers = targets.split(","), [f".{name}" for name, _ in model.named_modules()]
+        for target in targets:
+            if not any(layer.endswith(f".{target}") for layer in layers):
+                raise UserError(f"model.lora_targets: no layer is named {target!r}: give all-linear, or other names.")
     return LoraConfig(
         r=section["lora_rank"],
         lora_alpha=section["lora_alpha"],
-        target_modules=targets if targets == "all-linear" else targets.split(","),
+        target_modules=targets,
         # GPT-2 keeps its weights transposed (Conv1D), and PEFT must know.
         fan_in_fan_out=model.config.model_type == "gpt2",
         task_type="CAUSAL_LM",
@@ -131,10 +136,7 @@ def add_lora(model, settings):
     """The model with those adapters on it."""
     from peft import get_peft_model
 
-    try:
-        model = get_peft_model(model, lora_config(model, settings))
-    except ValueError as error:
-        raise UserError(f"model.lora_targets is {settings['model']['lora_targets']}: {error}") from None
+    model = get_peft_model(model, lora_config(model, settings))
     for config in model.peft_config.values():
         if isinstance(config.target_modules, set):  # which would be saved in another order each time
             config.target_modules = sorted(config.target_modules)

@@ -231,6 +231,38 @@ def test_the_records_depend_on_the_seed_in_training_only():
     assert one.splits["test"] == other.splits["test"] and one.splits["train"] != other.splits["train"]
 
 
+def of_tool(tmp_path, properties, prompt, values):
+    """The examples' records of a tool with one argument, of six wordings of a prompt and one value each."""
+    [name] = properties
+    parameters = {"type": "object", "properties": properties, "required": [name], "additionalProperties": False}
+    tools = tmp_path / "tools.json"
+    tools.write_text(json.dumps([{"type": "function", "function": {"name": "own", "parameters": parameters}}]))
+    wordings = ("{} {}", "please {} {}", "{} {} now", "can you {} {}?", "{} {}, thanks", "I want you to {} {}")
+    rows = [
+        {"prompt": wording.format(prompt, value), "call": {"tool": "own", "args": {name: value}}}
+        for wording, value in zip(wordings, values, strict=True)
+    ]
+    small = {"dataset.size": 60, "dataset.feedback": 0, "dataset.unlabelled": 0}
+    path = write(tmp_path / "examples.jsonl", rows)
+    dataset = build(**{"tools.file": str(tools), "dataset.examples": str(path)} | small)
+    return own_records(dataset.splits["train"])
+
+
+def test_what_a_pattern_holds_to_capitals_is_not_written_small(tmp_path):
+    schema = {"type": "string", "pattern": "^[A-Z]{2}[0-9]+$", "x-from": "request"}
+    records = of_tool(tmp_path, {"flight": schema}, "track", ["AY7", "BA12", "LH400", "KL5", "SK33", "IB9"])
+    assert records and all(call_of(row)["args"]["flight"] in request_of(row) for row in records)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"$ref": "#/properties/n/x-elsewhere", "x-elsewhere": {"type": "integer"}}, {"enum": [1, 2, 3, 4, 5, 6]}],
+)
+def test_a_value_that_nothing_is_known_of_stays_as_it_is(tmp_path, schema):
+    values = [1, 2, 3, 4, 5, 6] if "$ref" in schema else [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert of_tool(tmp_path, {"n": schema}, "take", values)
+
+
 def test_what_the_later_stages_learn_from_has_own_tools_too(dataset):
     assert {call_of(row)["tool"] for row in own_records(dataset.feedback)} == set(OWN)
     known = {row["prompt"] for row in dataset.splits["train"]}

@@ -38,6 +38,9 @@ def test_the_right_tool_is_listed_or_respond_says_that_none_is(splits):
             assert set(call["args"]) == offered[call["tool"]]
             request = record["prompt"].split("\n")[0]
             assert all(str(value) in request for value in call["args"].values())
+            properties = TOOLS[call["tool"]]["parameters"]["properties"]
+            copied = {name for name, schema in properties.items() if schema.get("x-from") == "request"}
+            assert copied == {name for name, value in call["args"].items() if isinstance(value, str)}
         elif record["meta"]["turn"] == 1:
             none_fits += 1
             assert call["args"]["message"] == unseen_tools.NO_TOOL

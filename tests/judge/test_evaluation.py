@@ -165,3 +165,12 @@ def test_dpo_and_ppo_are_compared_with_the_model_that_both_start_from():
     scores = {"base": {"free": [wrong]}, "sft": {"free": [wrong]}, "dpo": {"free": [right]}, "ppo": {"free": [right]}}
     changes = {(row["from"], row["to"]): row["exact_call"]["value"] for row in evaluation.differences(scores, 10)}
     assert changes == {("base, free", "sft, free"): 0, ("sft, free", "dpo, free"): 1, ("sft, free", "ppo, free"): 1}
+
+
+def test_a_models_hash_changes_with_its_chat_template(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    hashes = set()
+    for template in ("{{ messages }}", "{{ messages[0] }}"):
+        (tmp_path / "chat_template.jinja").write_text(template)
+        hashes.add(evaluation.hash_model(tmp_path))
+    assert len(hashes) == 2

@@ -106,6 +106,8 @@ def test_a_chat_goes_on_after_what_it_cannot_use_and_after_ctrl_c(monkeypatch, t
 def test_requests_are_read_from_text_and_from_json_lines(tmp_path):
     (tmp_path / "a.txt").write_text("One?\n\nTwo?\n")
     assert agent.read_requests(tmp_path / "a.txt") == ["One?", "Two?"]
+    (tmp_path / "a.txt").write_text("One?", encoding="utf-8-sig")  # as Windows marks UTF-8
+    assert agent.read_requests(tmp_path / "a.txt") == ["One?"]
     assert len(agent.read_requests(agent.EXAMPLES)) == 5
 
 

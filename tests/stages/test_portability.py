@@ -44,9 +44,18 @@ def without_bf16():
         yield
 
 
-def test_the_sequence_runs_on_another_architecture_and_makes_no_float64_or_bfloat16(tmp_path, without_bf16, tokenizer):
-    sizes = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512}
-    model = save_random_model(tmp_path / "gpt2", tokenizer, "gpt2", **sizes)
+SIZES = {
+    "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512},
+    "llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "max_position_embeddings": 512},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_the_sequence_runs_on_a_small_model_and_makes_no_float64_or_bfloat16(
+    tmp_path, without_bf16, tokenizer, architecture
+):
+    model = save_random_model(tmp_path / architecture, tokenizer, architecture, **SIZES[architecture])
     as_embedded = ("--epochs", "1", "--set", "sft.optimizer=muon", "--set", "sft.average_from=0.4")
     for stage in STAGES:
         with Dtypes() if stage > "03" else contextlib.nullcontext() as dtypes:

@@ -1,5 +1,6 @@
 """The scripts, run the way a reader runs them: in order, each in its own process, with a recipe made for tests."""
 
+import importlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from playground.judge import scoring
 from playground.model import weights
-from playground.run import artifacts, locking
+from playground.run import artifacts, locking, recipe
 from playground.run.files import read_jsonl, read_records, sha256
 from tests.conftest import PAGES, ROOT, SHARED, TO_WRITE, save_random_model
 from tests.scripts import STAGES, command, metrics, run, run_all, run_here
@@ -115,7 +116,6 @@ def test_training_stages_tell_what_training_cost_and_brought(sequence):
 
 def test_the_fine_tuned_model_stops_by_itself(sequence):
     from playground.model import generation, loading
-    from playground.run import recipe
 
     settings = recipe.load(None, [("output_dir", str(sequence[0])), ("generate.max_new_tokens", 160)])
     tokenizer, model, _ = loading.load_checkpoint(settings, "03_finetune")
@@ -161,11 +161,16 @@ def test_any_schema_can_be_asked_for(sequence, tmp_path):
     path.write_text(json.dumps(schema))
     ask = ("05_constrained", sequence[0], "--prompt", "Ada Lovelace", "--schema", str(path))
     assert 1000 <= json.loads(run_here(*ask).stdout)["born"] <= 2100
+    ambiguous = {"$defs": {"0": {"type": "null"}}, "$ref": "#/$defs/9"}
+    for depth in range(1, 10):  # lists in lists, each of which may be any of eight
+        inner = {"type": "array", "items": {"$ref": f"#/$defs/{depth - 1}"}, "minItems": 1}
+        ambiguous["$defs"][str(depth)] = {"anyOf": [inner | {"maxItems": most} for most in range(1, 9)]}
     refusals = {
         '{"type": "string", "pattern": "(?=a)b"}': "#: the pattern '(?=a)b' (assert in a pattern) is not supported",
         '{"type": "strnig"}': "#/type: not a valid JSON Schema",
         '{"$ref": "#"}': "#: a schema that nothing satisfies",
         '{"type": ': "schema.json",
+        json.dumps(ambiguous): "the schema is too ambiguous",
     }
     for text, message in refusals.items():
         path.write_text(text)
@@ -396,7 +401,16 @@ def test_a_stage_that_has_made_no_model_is_one_sentence(sequence, stage):
 def test_lora_targets_that_no_layer_has_are_one_sentence(sequence, tmp_path):
     shutil.copytree(sequence[0] / "02_create_dataset", tmp_path / "02_create_dataset")
     done = run_here("03_finetune", tmp_path, "--lora", "--set", "model.lora_targets=nothing", status=2)
-    assert done.stderr.startswith("error: model.lora_targets is nothing: ") and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: model.lora_targets: no layer is named 'nothing'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_model_named_like_a_stage_has_a_row_of_its_own(sequence, tmp_path):
+    model = shutil.copytree(sequence[0] / "03_finetune" / "model", tmp_path / "dpo")
+    settings = recipe.load(None, [("output_dir", str(sequence[0]))])
+    found, _ = importlib.import_module("08_evaluate").find_models(settings, str(model))
+    assert list(found) == ["base", "sft", "dpo", "ppo", f"--model {model}"]
+    assert found["dpo"][0] == str(sequence[0] / "06_dpo" / "model")
 
 
 @pytest.mark.parametrize("stage", STAGES[2:])
