@@ -62,7 +62,7 @@ def _run(main, in_parallel):
             main()
             for tool, (count, why) in toolbox.FAILED.items():
                 print(f"The executor of {tool} failed in {count} calls ({why}): mend it.", file=sys.stderr)
-        parallel.leave()
+        parallel.leave(0)
         return
     except (UserError, toolbox.ToolFileError, schemas.OutsideError) as error:
         status, message = getattr(error, "status", 2), f"error: {error}".replace("\n", " ")
@@ -81,6 +81,7 @@ def _run(main, in_parallel):
     first, status = _first_to_fail(status)
     if first:
         print(message, file=sys.stderr)
+    parallel.leave(status)
     sys.exit(status)
 
 

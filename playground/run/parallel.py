@@ -7,8 +7,10 @@ that all of them know the same. Only the main process prints and writes. In a si
 function hands back what it was given, and nothing here imports torch.
 """
 
+import atexit
 import os
 import random
+import sys
 
 from playground.run.errors import UserError
 
@@ -42,13 +44,22 @@ def join(settings):
         PartialState(cpu=hardware.device(settings["model"]["device"]) == "cpu")
 
 
-def leave():
-    """Part from the other processes. Threads of gloo that outlive the run may abort it while Python ends."""
+def leave(status):
+    """Part from the other processes, and end this one of several with the exit status.
+
+    Where Python ended it, gloo's threads, which PyTorch's caches may keep running, could abort it: they free tensors,
+    and Python lets no thread but the main one do so by then (pytorch/pytorch#179291).
+    """
     if size() > 1:
         from torch import distributed
 
         if distributed.is_initialized():
-            distributed.destroy_process_group()
+            if not status:  # after an error the others may never come to it
+                distributed.destroy_process_group()
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
 
 
 def wait():
