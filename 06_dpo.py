@@ -21,14 +21,13 @@ import time
 from functools import partial
 
 from playground.judge import evaluation, scoring
-from playground.model import generation, loading, prompting, weights
+from playground.model import generation, likelihood, loading, prompting, weights
 from playground.report import training
 from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
 from playground.run.files import later_files, read_records, read_requests, write_json, write_jsonl
 
 STAGE = "06_dpo"
-MOST_AT_ONCE = 2  # pairs in one forward pass: twice as many sequences
 
 
 def dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
@@ -124,7 +123,8 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(state.global_step, model)
 
-    at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), MOST_AT_ONCE)
+    most = likelihood.most_at_once(tokenizer) // 4  # pairs; TRL makes logits for each one's prompts, too
+    at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), most)
     arguments = DPOConfig(
         output_dir=str(artifact.path),
         seed=settings["seed"],

@@ -126,9 +126,8 @@ def sft_settings(settings, base_kind):
     """Section sft with what is null filled in for the kind of base model."""
     sft = dict(settings["sft"])
     by_model = sft.pop("by_model")
-    defaults = by_model["embedded" if base_kind == "embedded" else "any"]
-    if base_kind == "embedded" and settings["model"]["use_lora"]:
-        defaults = defaults | by_model["embedded_lora"]
+    kind = "embedded" if base_kind == "embedded" else "any"
+    defaults = by_model[kind] | (by_model[f"{kind}_lora"] if settings["model"]["use_lora"] else {})
     return sft | {key: value for key, value in defaults.items() if sft[key] is None}
 
 

@@ -70,11 +70,12 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
     assert recipe.sft_settings(loaded, "embedded")["learning_rate"] == by_model["embedded"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["epochs"] == 1
-    loaded["model"]["use_lora"] = True
-    with_lora = recipe.sft_settings(recipe.load(None, [("model.use_lora", True)]), "embedded")
+    lora = recipe.load(None, [("model.use_lora", True)])
+    with_lora = recipe.sft_settings(lora, "embedded")
     assert with_lora["optimizer"] == by_model["embedded_lora"]["optimizer"] == "adamw"
     assert with_lora["epochs"] == by_model["embedded"]["epochs"]
-    assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
+    assert recipe.sft_settings(lora, "hub")["learning_rate"] == by_model["any_lora"]["learning_rate"]
+    assert recipe.sft_settings(lora, "hub")["epochs"] == by_model["any"]["epochs"]
 
 
 @pytest.mark.parametrize(
