@@ -21,7 +21,7 @@ import time
 from functools import partial
 
 from playground.judge import evaluation, scoring
-from playground.model import generation, likelihood, loading, prompting, weights
+from playground.model import generation, loading, prompting, weights
 from playground.report import training
 from playground.run import artifacts, console, hardware, parallel, recipe, tracking
 from playground.run.errors import UserError
@@ -123,7 +123,7 @@ def build_trainer(model, tokenizer, pairs, sft, settings, artifact, after_epoch)
         def on_epoch_end(self, args, state, control, model=None, **_):
             after_epoch(state.global_step, model)
 
-    most = likelihood.most_at_once(tokenizer) // 4  # pairs; TRL makes logits for each one's prompts, too
+    most = max(1, sft["micro_batch_size"] // 4)  # a pair has two answers, and TRL makes logits for the prompts too
     at_once = parallel.size() * math.gcd(parallel.each(dpo["batch_size"], "dpo.batch_size"), most)
     arguments = DPOConfig(
         output_dir=str(artifact.path),

@@ -1,10 +1,10 @@
 """Examples a second of stage 03's trainer, and of `SFTTrainer(model, SFTConfig())`, which anyone would write first.
 
-    python bench/training.py --tokenizer ../shared/gpt2-tokenizer                 # 200 records, 2 minutes on 2 cores
+    python bench/training.py --tokenizer ../shared/gpt2-tokenizer              # 200 records, 2 to 4 minutes on 2 cores
 
 Both sides start from the same random weights in distilgpt2's shape (82 million), without dropout, and read the same
-records as often, in batches of the same size, at the same learning rates. Losses are on the records, measured alike
-after training. Steps are timed from the third on: the first ones set things up.
+records as often, in batches of the same size, at the same learning rates, in bf16 where the machine has it. Losses are
+on the records, measured alike after training. Steps are timed from the third on: the first ones set things up.
 """
 
 import argparse

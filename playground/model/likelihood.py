@@ -7,11 +7,6 @@ MOST_AT_ONCE = 8, 4  # answers that training reads in one forward pass; the seco
 LARGE = 2**15  # tokens in a vocabulary from which on logits are most of the memory of a training step
 
 
-def most_at_once(tokenizer):
-    """How many answers training reads in one forward pass."""
-    return MOST_AT_ONCE[len(tokenizer) > LARGE]
-
-
 def collate(prompts, completions, pad_token_id, device):
     """Prompts, padded on the left, and completions, on the right: completions start in one column. All token ids.
 
@@ -39,7 +34,7 @@ def batches(answers, rows, model, tokenizer):
     ids = answers["prompts"], answers["completions"]
     tensors = {name: tensor for name, tensor in answers.items() if name not in ("prompts", "completions")}
     mine = sorted(parallel.share(rows), key=lambda row: sum(len(each[row]) for each in ids))
-    at_once = most_at_once(tokenizer)
+    at_once = MOST_AT_ONCE[len(tokenizer) > LARGE]
     for first in range(0, max(len(mine), 1), at_once):
         part = list(mine[first : first + at_once] or rows[:1])
         batch = collate(*([each[row] for row in part] for each in ids), tokenizer.pad_token_id, model.device)

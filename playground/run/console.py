@@ -101,11 +101,12 @@ def _first_to_fail(status):
 
     The others fail soon after it, waiting for a process that is no more.
     """
-    torch = sys.modules.get("torch")
-    if parallel.size() == 1 or not (torch and torch.distributed.is_initialized()):
+    if not parallel.have_met():
         return parallel.is_main(), status  # until they have met, what is wrong for one is wrong for all
+    from torch.distributed import TCPStore
+
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(host, port, is_master=False)  # the launcher's, which outlives the processes
+    store = TCPStore(host, port, is_master=False)  # the launcher's, which outlives the processes
     first, status = store.compare_set("failed", "", f"{parallel.rank()} {status}").decode().split()
     return int(first) == parallel.rank(), int(status)
 

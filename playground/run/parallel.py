@@ -44,22 +44,25 @@ def join(settings):
         PartialState(cpu=hardware.device(settings["model"]["device"]) == "cpu")
 
 
+def have_met():
+    """Whether there are several processes, and all of them have joined."""
+    torch = sys.modules.get("torch")
+    return size() > 1 and bool(torch) and torch.distributed.is_initialized()
+
+
 def leave(status):
     """Part from the other processes, and end this one of several with the exit status.
 
     Where Python ended it, gloo's threads, which PyTorch's caches may keep running, could abort it: they free tensors,
     and Python lets no thread but the main one do so by then (pytorch/pytorch#179291).
     """
-    if size() > 1:
-        from torch import distributed
-
-        if distributed.is_initialized():
-            if not status:  # after an error the others may never come to it
-                distributed.destroy_process_group()
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+    if have_met():
+        if not status:  # after an error the others may never come to it
+            sys.modules["torch"].distributed.destroy_process_group()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def wait():

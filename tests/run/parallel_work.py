@@ -6,6 +6,7 @@ Each piece of work takes a folder and returns what the processes know when it is
 import atexit
 import importlib
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -191,9 +192,21 @@ def note_whether_parted(folder):
         (folder / f"parted-{parallel.rank()}").touch()
 
 
+class Finalized:
+    """Makes a folder where Python itself ends the process: what is global is deleted then."""
+
+    def __init__(self, folder):
+        self.path, self.make = str(folder / f"finalized-{parallel.rank()}"), os.mkdir
+
+    def __del__(self):
+        self.make(self.path)
+
+
 def main():
+    global finalized
     names, folder = sys.argv[1].split(","), Path(sys.argv[2])
     atexit.register(note_whether_parted, folder)
+    finalized = Finalized(folder)
     found = work(names, folder)
     if parallel.is_main():
         (folder / "found.json").write_text(json.dumps(found))

@@ -33,7 +33,8 @@ def in_two(folder, *names):
     """{name: what that piece of parallel_work returns in the main one of two processes}."""
     done = launch(ROOT / "tests" / "run" / "parallel_work.py", ",".join(names), folder)
     assert done.returncode == 0, done.stderr
-    return json.loads((folder / "found.json").read_text()) | {"parted": len([*folder.glob("parted-*")])}
+    marks = {mark: len([*folder.glob(f"{mark}-*")]) for mark in ("parted", "finalized")}
+    return json.loads((folder / "found.json").read_text()) | marks
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,8 @@ def test_only_the_main_process_writes_and_holds_the_lock(two):
     assert len(two["write"]["owner"]) == 1
 
 
-def test_processes_part_before_python_ends(two):
-    assert two["parted"] == 2
+def test_processes_part_and_end_without_the_finalization_in_which_threads_of_gloo_may_abort_them(two):
+    assert (two["parted"], two["finalized"]) == (2, 0)
 
 
 def test_two_processes_give_the_answers_of_one_in_their_order(two, tmp_path):

@@ -70,6 +70,7 @@ def test_what_depends_on_the_base_model_is_filled_in_unless_set():
     assert recipe.sft_settings(loaded, "embedded")["learning_rate"] == by_model["embedded"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
     assert recipe.sft_settings(loaded, "hub")["epochs"] == 1
+    assert recipe.sft_settings(loaded, "hub")["micro_batch_size"] == by_model["any"]["micro_batch_size"]
     lora = recipe.load(None, [("model.use_lora", True)])
     with_lora = recipe.sft_settings(lora, "embedded")
     assert with_lora["optimizer"] == by_model["embedded_lora"]["optimizer"] == "adamw"

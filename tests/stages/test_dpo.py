@@ -43,7 +43,7 @@ def test_the_loss_is_that_of_trl(tmp_path, monkeypatch):
     rows = [(LABELLED, RIGHT, WRONG), ({"prompt": "Is it raining in Rome, Italy?"}, RIGHT, "Sunny.")]
     pairs = [{"prompt": row["prompt"], "chosen": good, "rejected": bad,
               "rejected_ids": prompting.encode_completion(bad, tokenizer)} for row, good, bad in rows]  # fmt: skip
-    sft = {"optimizer": "adamw", "learning_rate": 1e-3}
+    sft = {"optimizer": "adamw", "learning_rate": 1e-3, "micro_batch_size": 8}
     trainer = stage.build_trainer(model, tokenizer, pairs, sft, settings, SimpleNamespace(path=tmp_path), None)
     assert isinstance(trainer, DPOTrainer)
     reference = [summed(model, tokenizer, pair) for pair in pairs]
@@ -126,8 +126,11 @@ def test_the_optimizer_is_stage_03s_and_where_none_is_given_half_its_learning_ra
     settings = recipe.load(None, [("dpo.learning_rate", own)])
     tokenizer, model = loading.load_tokenizer(loading.EMBEDDED), loading.load_model(loading.EMBEDDED, settings)
     pairs = [{"prompt": "Weather in Oslo?", "chosen": RIGHT, "rejected": WRONG, "rejected_ids": [1, 2]}]
-    sft = {"optimizer": "muon", "learning_rate": 2e-4}
+    sft = {"optimizer": "muon", "learning_rate": 2e-4, "micro_batch_size": 8}
     artifact = SimpleNamespace(path=tmp_path)
     trainer = stage.build_trainer(model, tokenizer, pairs, sft, settings, artifact, lambda *_: None)
     optimizer = trainer.create_optimizer()
     assert type(optimizer).__name__ == "MuonAdamW" and {group["lr"] for group in optimizer.param_groups} == {used}
+    assert trainer.args.per_device_train_batch_size == 2  # a quarter of stage 03's records
+    small = stage.build_trainer(model, tokenizer, pairs, sft | {"micro_batch_size": 1}, settings, artifact, None)
+    assert (small.args.per_device_train_batch_size, small.args.gradient_accumulation_steps) == (1, 16)
