@@ -12,7 +12,6 @@ Writes outputs/08_evaluate/: report.html, report.md, plots, metrics.json, predic
 """
 
 import sys
-import time
 from pathlib import Path
 
 import tools as toolbox
@@ -57,17 +56,11 @@ def find_models(settings, wanted):
     return found, left_out
 
 
-def answer(model, tokenizer, records, settings, grammar, temperature, progress):
-    """Rows for predictions.jsonl: the model's outputs to the records, a record as often as it is given."""
-    begin = time.time()
-    completions = generation.generate(
-        model, tokenizer, [record["prompt"] for record in records], settings, grammar=grammar,
-        temperature=temperature, progress=progress,
-    )  # fmt: skip
-    seconds = (time.time() - begin) / len(records)
+def rows_of(completions, records):
+    """Rows for predictions.jsonl: a model's outputs to the records."""
     return [
         {"id": record["id"], "output": done.text, "ended": done.ended, "tokens": len(done.token_ids),
-         "forward_passes": done.forward_passes, "seconds": round(seconds, 6)}
+         "forward_passes": done.forward_passes}
         for record, done in zip(records, completions, strict=True)
     ]  # fmt: skip
 
@@ -88,6 +81,7 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
     for split, records in splits.items():
         some = evaluation.evenly_spaced(records, evaluate["sampled_requests"])
         drawn = [record for record in some for _ in range(evaluate["samples"])]
+        drafts = None  # the greedy answers of the decoding before, which allowed more
         for decoding in DECODINGS:
             judged, rows = {}, {}
             for sampling, asked, temperature in (("greedy", records, 0.0), ("sampled", drawn, evaluate["temperature"])):
@@ -97,9 +91,13 @@ def evaluate_model(name, folder, base_path, splits, tools, predictions, settings
                     if tokenizer is None:
                         tokenizer, model = loading.load(folder, settings, base_path)
                     grammars = grammars_of_calls(tools, tokenizer, decoding)
-                    progress = f"{name}, {', '.join(group.values())}"
-                    made = answer(model, tokenizer, asked, settings, grammars, temperature, progress)
-                    made = predictions.add(name, model_hash, group, made)
+                    completions = generation.generate(
+                        model, tokenizer, [record["prompt"] for record in asked], settings, grammar=grammars,
+                        temperature=temperature, progress=f"{name}, {', '.join(group.values())}",
+                        drafts=drafts if sampling == "greedy" else None,
+                    )  # fmt: skip
+                    drafts = completions if sampling == "greedy" else drafts
+                    made = predictions.add(name, model_hash, group, rows_of(completions, asked))
                 rows[sampling], judged[sampling] = made, score_rows(made, asked, tools)
             cell = evaluation.greedy_cell(records, rows["greedy"], judged["greedy"], resamples)
             cell["sampled"] = evaluation.sampled_cell(judged["sampled"], evaluate["samples"], resamples)

@@ -104,7 +104,7 @@ def greedy_cell(records, rows, scores, samples):
     cell = {"n": len(records)}
     for metric in scoring.METRICS:
         cell[metric] = statistics.interval([s[metric] for s in scores if s[metric] is not None], samples)
-    for cost in ("seconds", "tokens", "forward_passes"):
+    for cost in ("tokens", "forward_passes"):
         cell[f"{cost}_per_call"] = sum(row[cost] for row in rows) / len(rows)
     cell["failures"] = dict(Counter(s["failure"] for s in scores if s["failure"]).most_common())
     cell["confusion"] = statistics.confusion(records, scores)

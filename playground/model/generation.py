@@ -27,54 +27,57 @@ class Completion:
 
 
 def generate(
-    model, tokenizer, prompts, settings, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True
-):
+    model, tokenizer, prompts, settings, grammar=None, temperature=None, seed=None, progress=None, jump_ahead=True,
+    drafts=None,
+):  # fmt: skip
     """One Completion for each prompt (a record's `prompt`, or token ids), in their order.
 
     With `grammar`, a Grammar or a function that makes one of a prompt, only tokens that keep the text completable
     within `generate.max_new_tokens` are allowed, so each text is in the grammar's language; jump_ahead: what the
     grammar forces is not asked of the model. temperature and seed: the recipe's where None; temperature 0 is greedy.
-    progress: a tqdm description; no bar where None. Several processes that work as one answer a share of the prompts
-    each, and all get all completions.
+    progress: a tqdm description; no bar where None. drafts: the Completions of the same greedy decoding without a
+    grammar, or under one that allows more, of which is kept what this one allows. Several processes that work as one
+    answer a share of the prompts each, and all get all completions.
     """
     import numpy as np
     from tqdm import tqdm
 
     section = settings["generate"]
     limit, batch_size = section["max_new_tokens"], section["batch_size"]
-
-    def begin_text(prompt):
-        matcher = (grammar(prompt) if callable(grammar) else grammar).matcher()
-        if (needed := matcher.min_tokens_to_complete) > limit:
-            raise UserError(f"generate.max_new_tokens is {limit}: the shortest valid text needs {needed} tokens.")
-        return matcher
-
     temperature = section["temperature"] if temperature is None else temperature
     seed = settings["seed"] if seed is None else seed
     encoded = [prompting.encode_prompt(prompt, tokenizer) if isinstance(prompt, str) else prompt for prompt in prompts]
     encoded = fit(encoded, model, limit)
-    # Prompts of one length side by side need the least padding.
-    order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
+    mine = range(len(prompts))
     in_shares = not weights.is_sharded(model)  # else all processes have to take part in every step of the model
     if in_shares:
-        order, seed = order[parallel.rank() :: parallel.size()], parallel.own_seed(seed)
+        mine = sorted(mine, key=lambda i: (len(encoded[i]), i))[parallel.rank() :: parallel.size()]
+        seed = parallel.own_seed(seed)
     sampler = (temperature, np.random.default_rng(seed))
+
+    def begin_text(i):
+        matcher = grammar and (grammar(prompts[i]) if callable(grammar) else grammar).matcher()
+        if matcher and (needed := matcher.min_tokens_to_complete) > limit:
+            raise UserError(f"generate.max_new_tokens is {limit}: the shortest valid text needs {needed} tokens.")
+        text = _Text(encoded[i], matcher, tokenizer, limit, jump_ahead)
+        if drafts:
+            text.follow(drafts[i].token_ids)
+        return text
 
     def answer():
         """[(which prompt, its Completion)] of this process."""
-        answered = []
-        bar = tqdm(total=len(order), desc=progress, disable=progress is None, leave=False)
+        bar = tqdm(total=len(mine), desc=progress, disable=progress is None, leave=False)
         with bar, hardware.explain_oom("generate.batch_size", batch_size), decoding.explain_ambiguity():
-            for begin in range(0, len(order), batch_size):
-                rows = order[begin : begin + batch_size]
-                matchers = [begin_text(prompts[i]) for i in rows] if grammar else None
-                batch = [encoded[i] for i in rows]
-                generated = _generate_batch(model, tokenizer, batch, limit, sampler, matchers, jump_ahead)
-                for i, (ids, passes) in zip(rows, generated, strict=True):
-                    text = tokenizer.decode(ids, skip_special_tokens=True)
-                    answered.append((i, Completion(text, ids, bool(grammar) or _has_ended(ids, tokenizer), passes)))
-                bar.update(len(rows))
-        return answered
+            texts = {i: begin_text(i) for i in mine}
+            still_open = [text for text in texts.values() if text.is_open]
+            bar.update(len(texts) - len(still_open))
+            # Texts of one length side by side need the least padding.
+            still_open.sort(key=lambda text: len(text.unread))
+            for begin in range(0, len(still_open), batch_size):
+                batch = still_open[begin : begin + batch_size]
+                _generate_batch(model, tokenizer, batch, sampler)
+                bar.update(len(batch))
+        return [(i, text.completion()) for i, text in texts.items()]
 
     if len(prompts) > 1:
         hardware.release_freed()  # of the training before
@@ -124,48 +127,83 @@ def leave_out_long(rows, tokenizer, model, settings):
     return kept
 
 
-def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers, jump_ahead):
-    """[(generated token ids, forward passes)], one for each list of prompt ids.
+class _Text:
+    """A text in the making. unread: the token ids that the model has not read yet, at first those of the prompt."""
 
-    A pass reads what each row has not read yet: at first its prompt, then one token, or several where the grammar has
-    forced some. Rows with several wait while most have one, so that the batch is not padded for the sake of a few.
+    def __init__(self, prompt_ids, matcher, tokenizer, max_new_tokens, jump_ahead):
+        self.matcher, self.tokenizer, self.max_new_tokens = matcher, tokenizer, max_new_tokens
+        self.jumps = matcher is not None and jump_ahead
+        self.generated, self.passes, self.unread = [], 0, list(prompt_ids)
+        self._jump()
+
+    @property
+    def left(self):
+        return self.max_new_tokens - len(self.generated)
+
+    @property
+    def has_ended(self):
+        return self.generated[-1:] == [self.tokenizer.eos_token_id]
+
+    @property
+    def is_open(self):
+        return self.left > 0 and not self.has_ended
+
+    def take(self, token):
+        """Go on by the token that the model has chosen, and by those that the grammar then forces."""
+        self.passes += 1
+        self.generated.append(token)
+        self.unread.append(token)
+        if self.matcher and not self.has_ended:
+            self.matcher.accept(token)
+            self._jump()
+
+    def _jump(self):
+        from playground.grammar.jump import jump
+
+        if self.jumps:
+            forced = jump(self.matcher, self.tokenizer, self.generated, self.left)
+            self.generated += forced
+            self.unread += forced
+
+    def follow(self, draft):
+        """Take the tokens of a draft up to the first that the grammar forbids.
+
+        Where the likeliest token of all is allowed, it is also the likeliest of those allowed. So greedy decoding under
+        a grammar writes what it writes without, until the grammar forbids a token, and the model need not be asked.
+        """
+        while self.is_open and len(self.generated) < len(draft) and self.generated == draft[: len(self.generated)]:
+            token, forbidden = draft[len(self.generated)], self.matcher.forbidden(self.left)
+            if token >= len(forbidden) or forbidden[token]:
+                return
+            self.take(token)
+
+    def completion(self):
+        text = self.tokenizer.decode(self.generated, skip_special_tokens=True)
+        return Completion(text, self.generated, bool(self.matcher) or self.has_ended, self.passes)
+
+
+def _generate_batch(model, tokenizer, texts, sampler):
+    """Write the texts, which are all open, to their ends.
+
+    A pass reads what each text has unread: at first its prompt, then one token, or several where the grammar has forced
+    some. Texts with several wait while most have one, so that the batch is not padded for the sake of a few.
     """
     import torch
 
-    from playground.grammar.jump import jump
     from playground.model.cache import with_room
 
-    generated, passes = [[] for _ in prompts], [0] * len(prompts)
-
-    def left(row):
-        return max_new_tokens - len(generated[row])
-
-    def add(row, new):
-        """Take new tokens, and those that the grammar then forces; returns them all: the row has to read them."""
-        generated[row] += new
-        forced = []
-        if matchers and jump_ahead and not _has_ended(generated[row], tokenizer):
-            forced = jump(matchers[row], tokenizer, generated[row], left(row))
-            generated[row] += forced
-        return new + forced
-
-    def is_open(row):
-        return left(row) and not _has_ended(generated[row], tokenizer)
-
-    rows = list(range(len(prompts)))  # rows[i]: which prompt stands in row i of the batch
-    unread = [ids + add(row, []) for row, ids in enumerate(prompts)]
     # A prompt that is to be answered more than once is read once.
-    different = list(dict.fromkeys(map(tuple, unread)))
-    copies = [different.index(tuple(ids)) for ids in unread] if len(different) < len(rows) else []
+    different = list(dict.fromkeys(tuple(text.unread) for text in texts))
+    copies = [different.index(tuple(text.unread)) for text in texts] if len(different) < len(texts) else []
     attention_mask = torch.zeros(len(different), 0, dtype=torch.long, device=model.device)
     cache = with_room(model.config)
-    rows_open = [row for row in rows if is_open(row)]
+    still_open = texts  # and `texts`, from here on, those that stand in the rows of the batch
     with torch.inference_mode():
-        while rows_open:
-            short = sum(len(unread[row]) == 1 for row in rows_open)
-            width = 1 if 2 * short > len(rows_open) and not copies else max(len(unread[row]) for row in rows)
-            block = [unread[row] if len(unread[row]) <= width and is_open(row) else [] for row in rows]
-            read = [bool(ids) for ids in block]
+        while still_open:
+            short = sum(len(text.unread) == 1 for text in still_open)
+            width = 1 if 2 * short > len(still_open) and not copies else max(len(text.unread) for text in still_open)
+            read = [text.is_open and len(text.unread) <= width for text in texts]
+            block = [text.unread if reads else [] for text, reads in zip(texts, read, strict=True)]
             block = list(map(list, different)) if copies else block
             input_ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in block])
             new_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in block])
@@ -182,25 +220,18 @@ def _generate_batch(model, tokenizer, prompts, max_new_tokens, sampler, matchers
             if copies:
                 cache.batch_select_indices(torch.tensor(copies, device=model.device))
                 logits, attention_mask, copies = logits[copies], attention_mask[copies], []
-            for i, row in enumerate(rows):
-                if matchers and read[i]:
-                    _forbid(logits[i], matchers[row].forbidden(left(row)))
-            for row, r, token in zip(rows, read, _choose(logits, *sampler), strict=True):
-                if r:
-                    passes[row] += 1
-                    if matchers and token != tokenizer.eos_token_id:
-                        matchers[row].accept(token)
-                    unread[row] = add(row, [token])
-            rows_open = [row for row in rows if is_open(row)]
-            if rows_open and len(rows_open) <= KEEP_FINISHED * len(rows):
-                kept = torch.tensor([i for i, row in enumerate(rows) if is_open(row)], device=model.device)
+            for row, text in enumerate(texts):
+                if text.matcher and read[row]:
+                    _forbid(logits[row], text.matcher.forbidden(text.left))
+            for text, reads, token in zip(texts, read, _choose(logits, *sampler), strict=True):
+                if reads:
+                    text.unread = []
+                    text.take(token)
+            still_open = [text for text in texts if text.is_open]
+            if still_open and len(still_open) <= KEEP_FINISHED * len(texts):
+                kept = torch.tensor([row for row, text in enumerate(texts) if text.is_open], device=model.device)
                 cache.batch_select_indices(kept)
-                attention_mask, rows = attention_mask[kept], rows_open
-    return list(zip(generated, passes, strict=True))
-
-
-def _has_ended(token_ids, tokenizer):
-    return bool(token_ids) and token_ids[-1] == tokenizer.eos_token_id
+                attention_mask, texts = attention_mask[kept], still_open
 
 
 def _forbid(logits, forbidden):

@@ -91,7 +91,7 @@ def _ladder(metrics):
 
 
 def _cost(metrics):
-    said = note("Of requests in batches, greedily; seconds are wall time on the machine named below.")
+    said = note("A forward pass is one look of the model at the text so far; what the grammar forces needs none.")
     return said + _by_split(metrics, tables.cost_rows)
 
 

@@ -60,7 +60,7 @@ def grid_rows(cells, bounds):
 
     def columns(cell):
         rates = {column: rate(cell[metric], bounds) for column, metric in SHOWN.items()}
-        return rates | {"ms a call": f"{1000 * cell['seconds_per_call']:.0f}"}
+        return rates | {"passes": f"{cell['forward_passes_per_call']:.0f}"}
 
     return _rows(cells, columns)
 
@@ -69,7 +69,7 @@ def summary(metrics):
     """The headline grid of each split for the terminal, in 80 columns as long as no model's name is long."""
     grids = []
     for split, cells in metrics["splits"].items():
-        rows = [["", *BRIEF, "ms"], *(row.values() for row in grid_rows(cells, False))]
+        rows = [["", *BRIEF, "passes"], *(row.values() for row in grid_rows(cells, False))]
         lines = [f"{name:18}" + "".join(f"{value:>7}" for value in values) for name, *values in rows]
         grids.append("\n".join([f"{split}, {count(cells)} requests, greedy:", *lines]))
     return "\n\n".join(grids)
@@ -92,8 +92,7 @@ def sampled_rows(cells):
 def cost_rows(cells):
     def columns(cell):
         counts = {"forward passes a call": "forward_passes_per_call", "tokens a call": "tokens_per_call"}
-        seconds = {"ms a call": f"{1000 * cell['seconds_per_call']:.1f}"}
-        return seconds | {title: f"{cell[cost]:.1f}" for title, cost in counts.items()}
+        return {title: f"{cell[cost]:.1f}" for title, cost in counts.items()}
 
     return _rows(cells, columns)
 

@@ -68,7 +68,7 @@ def evaluated():
         for decoding in ("free", "constrained"):
             made = [
                 {"model": model, **GROUP, "decoding": decoding, "id": record["id"], "output": output, "ended": True,
-                 "tokens": 3, "forward_passes": 3, "seconds": 0.01}
+                 "tokens": 3, "forward_passes": 3}
                 for record, output in zip(records, outputs, strict=True)
             ]  # fmt: skip
             judged = [scoring.score(row["output"], RIGHT, TOOLS) for row in made]

@@ -113,6 +113,27 @@ def test_jumping_ahead_takes_fewer_passes_and_writes_the_tokenizers_own_tokens(r
     assert all(completion.token_ids[: len(opening) - 1] == opening[:-1] for completion in with_jump)
 
 
+def test_a_draft_saves_work_and_changes_nothing(random_model, tokenizer, monkeypatch):
+    schema = {"anyOf": [{"type": "integer"}, {"enum": ["one", "two"]}, {"type": "array", "items": {"type": "string"}}]}
+    loose, strict = (
+        grammar.compile_schema(schema | more, tokenizer, leading_space=True) for more in ({}, {"maxItems": 1})
+    )
+    asked = [[i, i + 1, i + 2] for i in range(300, 340)]
+    options = {"settings": settings(max_new_tokens=12)}
+    drafts = generation.generate(random_model, tokenizer, asked, grammar=loose, **options)
+    drafts[0] = generation.Completion("", [tokenizer.eos_token_id], True, 1)  # the grammar has something against it
+    without = generation.generate(random_model, tokenizer, asked, grammar=strict, **options)
+    read = []
+    hook = random_model.register_forward_pre_hook(
+        lambda *call: read.append(call[-1]["input_ids"].shape[0]), with_kwargs=True
+    )
+    drafted = generation.generate(random_model, tokenizer, asked, grammar=strict, drafts=drafts, **options)
+    hook.remove()
+    assert drafted == without
+    kept = sum(draft.token_ids == done.token_ids for draft, done in zip(drafts, without, strict=True))
+    assert 0 < kept < len(asked) and read[0] == len(asked) - kept
+
+
 def test_what_the_grammar_leaves_no_choice_in_takes_no_pass_at_all(random_model, tokenizer):
     compiled = grammar.compile_schema({"const": {"city": "São Paulo"}}, tokenizer)
     completion = generation.generate(random_model, tokenizer, ["Where?"], settings(), grammar=compiled)[0]

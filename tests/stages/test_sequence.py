@@ -73,7 +73,7 @@ def test_the_evaluation_has_intervals_samples_costs_and_differences_for_each_spl
     assert set(found["splits"]) == set(found["differences"]) == {"test", "test_wild"}
     cell = found["splits"]["test_wild"]["sft"]["free"]
     assert set(cell["exact_call"]) == {"value", "low", "high"}
-    assert cell["forward_passes_per_call"] == cell["tokens_per_call"] > 0 < cell["seconds_per_call"]
+    assert cell["forward_passes_per_call"] == cell["tokens_per_call"] > 0
     constrained = found["splits"]["test_wild"]["sft"]["constrained"]
     assert 0 < constrained["forward_passes_per_call"] < constrained["tokens_per_call"]
     assert set(cell["failures"]) <= set(scoring.FAILURES)
