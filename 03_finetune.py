@@ -8,8 +8,8 @@
 The loss is cross-entropy on the completion only, the end-of-sequence token included. Labels are made from lengths:
 masking every padding token, where that is the end-of-sequence token, gives a model that never learns to stop.
 
-After every epoch the model answers the validation requests for real (greedy, free), and the one with the most exact
-calls is kept. Killed and started again, the stage goes on from its last epoch.
+After every epoch, or every second of many, the model answers the validation requests for real (greedy, free), and the
+one with the most exact calls is kept. Killed and started again, the stage goes on from its last epoch.
 
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """
@@ -27,6 +27,7 @@ from playground.run.errors import UserError
 from playground.run.files import write_json
 
 STAGE = "03_finetune"
+VALIDATIONS = 6  # about so many, evenly spaced, but no more than epochs
 IGNORE = -100  # the label that cross-entropy skips
 
 
@@ -137,7 +138,7 @@ def main():
     paths, train, validation, tools = artifacts.dataset(settings["output_dir"])
 
     base = loading.find_base(settings["model"]["name"])
-    sft = recipe.sft_settings(settings, base["kind"])
+    sft = recipe.for_model(settings, "sft", base["kind"])
     if sft["optimizer"] == "muon" and parallel.shares_weights():
         raise UserError("Muon needs whole matrices, and FSDP shares them out: add --set sft.optimizer=adamw.")
     tokenizer, model = loading.load(base["path"], settings)
@@ -153,6 +154,7 @@ def main():
     print(f"Fine-tuning {base['name']} on {len(records)} records, on {model.device}: {sft['epochs']:g} epochs,")
     print(f"batches of {sft['batch_size']}, learning rate {sft['learning_rate']}.")
 
+    every = max(1, round(sft["epochs"] / VALIDATIONS))
     asked = validation[: sft["validation_requests"]]
     validate = partial(evaluation.validate, tokenizer=tokenizer, records=asked, tools=tools, settings=settings)
     with (
@@ -167,6 +169,8 @@ def main():
             log({"validation": validations[0]}, 0)
 
         def after_epoch(epoch, model):
+            if epoch % every and epoch < sft["epochs"]:
+                return
             row = {"epoch": epoch, **validate(model)}
             validations[:] = [v for v in validations if v["epoch"] < epoch]  # killed between this and a checkpoint
             print(f"\nepoch {epoch}: {row['exact_call']:.0%} of {row['n']} validation requests exact")

@@ -170,7 +170,7 @@ def main():
 
     tokenizer, model, base = loading.load_start(settings, "03_finetune", paths["tools.json"])
     start = None if settings["model"]["use_lora"] else copy.deepcopy(model)
-    sft = recipe.sft_settings(settings, base["kind"])
+    sft = recipe.for_model(settings, "sft", base["kind"])
     fitting = partial(generation.leave_out_long, tokenizer=tokenizer, model=model, settings=settings)
     validate = partial(evaluation.validate, tokenizer=tokenizer, records=validation, tools=tools, settings=settings)
     inputs = [*paths.values(), *later_files(settings["output_dir"]), *given_files, sft_manifest]

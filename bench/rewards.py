@@ -134,7 +134,7 @@ def compared(start, seed, out):
 def continued(start, seed, out):
     for stage in ("06_dpo", "07_ppo"):
         run(stage, start, seed, config=DEFAULT)
-    calls, sft = read_jsonl(start / DATA / "feedback.jsonl"), recipe.sft_settings(recipe.load(), "embedded")
+    calls, sft = read_jsonl(start / DATA / "feedback.jsonl"), recipe.for_model(recipe.load(), "sft", "embedded")
     steps = max(row["step"] for row in read_log(start / "06_dpo" / "log.jsonl") if "step" in row)
     folder = beside(start, out / "continued", DATA)
     write_jsonl(folder / DATA / "train.jsonl", calls)

@@ -52,7 +52,7 @@ def run_seed(seed, options):
     run(SFT, teacher, *flags)
     manifest = read_json(teacher / SFT / "manifest.json")
     train = records(teacher, "train")
-    epochs = recipe.sft_settings(manifest["recipe"], manifest["base_model"]["kind"])["epochs"]
+    epochs = recipe.for_model(manifest["recipe"], "sft", manifest["base_model"]["kind"])["epochs"]
     run(SFT, longer, *flags, "--epochs", round(epochs * len(train) / LABELLED))
     data = read_json(teacher / DATA / "manifest.json")["recipe"]
     sizes = {"train": LABELLED + data["teacher"]["unlabelled"]}

@@ -56,7 +56,7 @@ def save_base(tokenizer_folder, folder):
 
 
 def plain_trainer(base, records, settings, folder):
-    sft = recipe.sft_settings(settings, "hub")
+    sft = recipe.for_model(settings, "sft", "hub")
     rows = [{"prompt": toolbox.format_prompt(r["prompt"]), "completion": f" {r['completion']}"} for r in records]
     config = SFTConfig(
         use_cpu=hardware.device() == "cpu",  # SFTConfig() asks for it where there is no GPU
@@ -74,7 +74,7 @@ def plain_trainer(base, records, settings, folder):
 
 
 def stage_trainer(base, records, settings, folder):
-    sft = recipe.sft_settings(settings, "hub")
+    sft = recipe.for_model(settings, "sft", "hub")
     tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, settings)
     nothing = [lambda *_: None] * 2  # to do after an epoch, and with a row of the log
     return stage.build_trainer(model, tokenizer, records, sft, settings, SimpleNamespace(path=folder), *nothing)

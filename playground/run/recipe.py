@@ -122,13 +122,13 @@ def _own_file(path):
     return str(beside) if beside.exists() and not Path(path).exists() else path
 
 
-def sft_settings(settings, base_kind):
-    """Section sft with what is null filled in for the kind of base model."""
-    sft = dict(settings["sft"])
-    by_model = sft.pop("by_model")
-    kind = "embedded" if base_kind == "embedded" else "any"
-    defaults = by_model[kind] | (by_model[f"{kind}_lora"] if settings["model"]["use_lora"] else {})
-    return sft | {key: value for key, value in defaults.items() if sft[key] is None}
+def for_model(settings, section, base_kind):
+    """A section with what is null in it filled in for the kind of base model, from configs/by_model.json."""
+    by_model, kind = read_json(CONFIGS / "by_model.json"), "embedded" if base_kind == "embedded" else "any"
+    defaults = dict(by_model[kind][section])
+    if settings["model"]["use_lora"]:
+        defaults |= by_model[f"{kind} with adapters"].get(section, {})
+    return settings[section] | {key: value for key, value in defaults.items() if settings[section][key] is None}
 
 
 def table():

@@ -132,7 +132,7 @@ def fine_tuning_curve(folder, micro_batch_size=8):
     tokenizer, model = small_model(folder)
     settings = settings_for(folder)
     sizes = {"batch_size": 8, "epochs": 4, "micro_batch_size": micro_batch_size}
-    sft = recipe.sft_settings(settings, "hub") | {"learning_rate": 1e-3} | sizes
+    sft = recipe.for_model(settings, "sft", "hub") | {"learning_rate": 1e-3} | sizes
     read, share = [], parallel.share
 
     def spied(items):
@@ -160,7 +160,7 @@ def preference_curve(folder):
     stage = importlib.import_module("06_dpo")
     tokenizer, model = small_model(folder)
     settings = settings_for(folder, dpo={"batch_size": 8, "epochs": 2, "learning_rate": 1e-3})
-    sft, pairs = recipe.sft_settings(settings, "hub"), []
+    sft, pairs = recipe.for_model(settings, "sft", "hub"), []
     for number, record in enumerate(records_of(24)):
         rejected_ids = prompting.encode_completion(f"wrong {number}", tokenizer)
         pairs.append({"prompt": record["prompt"], "chosen": record["completion"], "rejected_ids": rejected_ids})

@@ -66,17 +66,16 @@ def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path):
 
 def test_what_depends_on_the_base_model_is_filled_in_unless_set():
     loaded = recipe.load(None, [("sft.epochs", 1)])
-    by_model = loaded["sft"]["by_model"]
-    assert recipe.sft_settings(loaded, "embedded")["learning_rate"] == by_model["embedded"]["learning_rate"]
-    assert recipe.sft_settings(loaded, "hub")["learning_rate"] == by_model["any"]["learning_rate"]
-    assert recipe.sft_settings(loaded, "hub")["epochs"] == 1
-    assert recipe.sft_settings(loaded, "hub")["micro_batch_size"] == by_model["any"]["micro_batch_size"]
+    by_model = read_json(recipe.CONFIGS / "by_model.json")
+    embedded, others = by_model["embedded"]["sft"], by_model["any"]["sft"]
+    assert recipe.for_model(loaded, "sft", "embedded") == loaded["sft"] | embedded | {"epochs": 1}
+    assert recipe.for_model(loaded, "sft", "hub") == loaded["sft"] | others | {"epochs": 1}
     lora = recipe.load(None, [("model.use_lora", True)])
-    with_lora = recipe.sft_settings(lora, "embedded")
-    assert with_lora["optimizer"] == by_model["embedded_lora"]["optimizer"] == "adamw"
-    assert with_lora["epochs"] == by_model["embedded"]["epochs"]
-    assert recipe.sft_settings(lora, "hub")["learning_rate"] == by_model["any_lora"]["learning_rate"]
-    assert recipe.sft_settings(lora, "hub")["epochs"] == by_model["any"]["epochs"]
+    adapters = by_model["embedded with adapters"]["sft"]
+    assert recipe.for_model(lora, "sft", "embedded") == lora["sft"] | embedded | adapters
+    assert recipe.for_model(lora, "ppo", "hub") == lora["ppo"] | by_model["any"]["ppo"]
+    for kind in by_model.values():  # they are settings like any others
+        recipe.load(None, recipe.flat(kind).items())
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def weights(model):
 
 def fine_tune(folder, tokenizer, killed_after=None, **changed):
     """(the weights after each step, the weights validated after each epoch) of four epochs of two steps."""
-    sft = recipe.sft_settings(recipe.load(), "embedded") | {"epochs": 4, "batch_size": 2} | changed
+    sft = recipe.for_model(recipe.load(), "sft", "embedded") | {"epochs": 4, "batch_size": 2} | changed
     steps, epochs = {}, {}
 
     class Watch(TrainerCallback):
