@@ -198,18 +198,17 @@ def main():
     settings, _ = recipe.arguments(__doc__)
     artifacts.lock(settings)
     paths, records, validation, tools = artifacts.dataset(settings["output_dir"])
-    requests, start = read_requests(settings["output_dir"]), settings["ppo"]["start"]
-    start_manifest = artifacts.require(settings["output_dir"], start)
+    start_manifest = artifacts.require(settings["output_dir"], settings["ppo"]["start"])
 
-    tokenizer, policy, base = loading.load_start(settings, start, paths["tools.json"])
-    ppo = recipe.for_model(settings, "ppo", base["kind"])
-    settings |= {"ppo": ppo}
+    tokenizer, policy, base = loading.load_start(settings, settings["ppo"]["start"], paths["tools.json"])
+    settings |= {"ppo": recipe.for_model(settings, "ppo", base["kind"])}
+    requests, ppo = read_requests(settings["output_dir"]), settings["ppo"]
     records, requests = (generation.leave_out_long(rows, tokenizer, policy, settings) for rows in (records, requests))
     requests = requests or records
     learner = Learner(policy, tokenizer, settings, records)
     count = min(ppo["requests"], len(requests))
     grammar = decoding.grammars_of_calls(tools, tokenizer, ppo["decoding"])
-    print(f"PPO on {start}: {ppo['updates']} updates on {ppo['samples']} answers to each of {count} requests.")
+    print(f"PPO on {ppo['start']}: {ppo['updates']} updates on {ppo['samples']} answers to each of {count} requests.")
 
     def answer(model, asked, **how):
         """[(request, Completion, reward)] of a model as it is."""

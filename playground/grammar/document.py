@@ -7,7 +7,7 @@ import json
 import urllib.parse
 
 import jsonschema
-from jsonschema import Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator, Draft202012Validator
+from jsonschema import Draft202012Validator
 from referencing import Registry
 
 from playground.grammar.unsupported import UnsupportedSchema, below
@@ -16,12 +16,9 @@ MAX_DEPTH = 100  # of arrays and objects inside one another in a schema
 MAX_VALUES = 100_000  # in a schema
 MAX_MIXED = 1_000  # values of a list that are not all texts: jsonschema compares each with each
 MAX_WORK = 1_000_000  # steps of putting schemas together
-DRAFTS = [Draft4Validator, Draft6Validator, Draft7Validator, Draft201909Validator, Draft202012Validator]
 # Annotations, which constrain nothing.
 ANNOTATIONS = """title description default examples example deprecated readOnly writeOnly $comment $schema $id id
     $defs definitions contentMediaType contentEncoding discriminator externalDocs xml nullable""".split()
-# Keywords that some drafts do not know, though others give them a meaning.
-OF_SOME_DRAFTS = {"const", "dependentRequired", "dependentSchemas", "prefixItems", "unevaluatedProperties"}
 OURS = {"x-from", "x-max-words"}  # the value is copied from the request; so many words of it at most
 CHECKED = {"$defs", "definitions"}  # what stands there is a schema, and has been checked with the whole
 
@@ -44,7 +41,10 @@ def _contents(value):
 
 
 class Document:
-    """root: the schema. validator: of the draft that it names."""
+    """root: the schema. validator: of draft 2020-12, as which every schema is read, whichever draft it names.
+
+    What an older draft means otherwise is refused, or asks for less there: what is written is valid under that too.
+    """
 
     def __init__(self, schema):
         self._values = self._work = 0
@@ -55,20 +55,11 @@ class Document:
             raise UnsupportedSchema("", f"not JSON ({error})", "") from None
         if not isinstance(self.root, (dict, bool)):
             raise UnsupportedSchema("", f"not a valid JSON Schema ({type(schema).__name__})", "")
-        named = self.root.get("$schema", "") if isinstance(self.root, dict) else ""
-        if not isinstance(named, str):
-            raise UnsupportedSchema("/$schema", "a draft that is no text")
-        try:
-            draft = jsonschema.validators.validator_for({"$schema": named}, default=Draft202012Validator)
-        except ValueError:  # no URL
-            draft = None
-        if draft not in DRAFTS:
-            raise UnsupportedSchema("/$schema", f"the draft {named[:100]!r}")
-        self.validator = draft(self.root, registry=Registry())  # which fetches nothing
-        self._old_references = draft in DRAFTS[:3]
-        self._unknown = OF_SOME_DRAFTS - draft.VALIDATORS.keys()
+        self.validator = Draft202012Validator(self.root, registry=Registry())  # which fetches nothing
         self._check(self.root, "")
-        self._has_bases, self._targets = self._find_bases("id" if draft is Draft4Validator else "$id"), {}
+        self._targets = {}
+        parts = (value for value, depth in _contents(self.root) if depth > 1 and isinstance(value, dict))
+        self._has_bases = any(isinstance(part.get("$id"), str) and part["$id"][:1] != "#" for part in parts)
 
     def _count(self, schema):
         """Refuse what is too deep or too large, before anything else looks at it."""
@@ -91,19 +82,8 @@ class Document:
             what = f"not a valid JSON Schema ({error.message[:200]})"
             raise UnsupportedSchema(below(pointer, *error.absolute_path), what, "") from None
 
-    def _find_bases(self, key):
-        """Whether a part of the document has an identifier of its own, to which the references in it would be."""
-        parts = [value for value, depth in _contents(self.root) if depth > 1 and isinstance(value, dict)]
-        if any(isinstance(part.get("$schema"), str) for part in parts):
-            raise UnsupportedSchema("", "a '$schema' inside a schema")
-        return any(isinstance(part.get(key), str) and not part[key].startswith("#") for part in parts)
-
     def asserted(self, schema, pointer):
         """The keywords that ask something of a value; names beginning with "x-" are remarks, but for two of ours."""
-        if self._old_references and "$ref" in schema:  # until draft 7, a reference stood for all beside it
-            return {"$ref": schema["$ref"]}
-        for keyword in sorted(self._unknown & schema.keys()):
-            raise UnsupportedSchema(below(pointer, keyword), f"the keyword {keyword!r} in this draft")
         remarks = {key for key in schema if key in ANNOTATIONS or key.startswith("x-")} - OURS
         found = {key: value for key, value in schema.items() if key not in remarks}
         if schema.get("nullable") is True and "type" in found:  # as OpenAPI 3.0 says "or null"

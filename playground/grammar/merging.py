@@ -113,7 +113,7 @@ def merge(left, right, pointer):
                 merged[key] = one or two
             case "additionalProperties":
                 merged[key] = both(one, two)
-            case "properties" | "items" | "prefixItems" | "additionalItems":
+            case "properties" | "items" | "prefixItems":
                 pass
             case "multipleOf" if isinstance(one, int) and isinstance(two, int):
                 merged[key] = math.lcm(one, two)
@@ -152,9 +152,8 @@ def _merge_items(left, right):
 
 
 def items_of(schema):
-    """(the schemas of an array's first items, that of the others), also as draft 7 wrote it."""
-    first, rest = schema.get("prefixItems", []), schema.get("items", True)
-    return (rest, schema.get("additionalItems", True)) if isinstance(rest, list) else (first, rest)
+    """(the schemas of an array's first items, that of the others)."""
+    return schema.get("prefixItems", []), schema.get("items", True)
 
 
 TYPES = ["null", "boolean", "number", "string", "array", "object"]
@@ -162,11 +161,11 @@ TYPES = ["null", "boolean", "number", "string", "array", "object"]
 MEMBERS = {"properties", "patternProperties", "additionalProperties"}
 KEYWORDS = {
     "object": {"required", "minProperties", "maxProperties"}.union(MEMBERS),
-    "array": {"items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems"},
+    "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"},
     "string": {"minLength", "maxLength", "pattern", "format", "x-from", "x-max-words"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
 }
-ITEMS = {"items", "prefixItems", "additionalItems"}
+ITEMS = {"items", "prefixItems"}
 ALL_KEYWORDS = {"type"}.union(*KEYWORDS.values())
 
 

@@ -145,9 +145,7 @@ class Builder:
         return self._number(schema, pointer, integer=True)
 
     def _number(self, schema, pointer, integer=False):
-        if schema.get("exclusiveMinimum") is True or schema.get("exclusiveMaximum") is True:
-            raise UnsupportedSchema(pointer, "draft 4's boolean 'exclusiveMinimum' or 'exclusiveMaximum'")
-        bounds = {key: exact_bound(schema[key], integer) for key in BOUNDS if schema.get(key, False) is not False}
+        bounds = {key: exact_bound(schema[key], integer) for key in BOUNDS if key in schema}
         for key, bound in bounds.items():
             if bound is None:
                 raise UnsupportedSchema(below(pointer, key), "a bound that no float can hold")

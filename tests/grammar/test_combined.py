@@ -14,9 +14,8 @@ COMBINED = {
     "prefixItems beside another's items": {
         "allOf": [{"type": "array", "prefixItems": [{"minimum": 3}], "minItems": 1}, {"items": {"type": "integer"}}]
     },
-    "items as draft 7 wrote them": {
-        "$schema": DRAFT_7,
-        "allOf": [{"items": [{"type": "integer"}], "minItems": 1}, {"items": {"minimum": 3}}],
+    "a draft inside a schema, as tools in TypeScript have it": {
+        "properties": {"args": {"$schema": DRAFT_7, "type": "object", "properties": {"a": {"type": "null"}}}}
     },
     "names that a cousin leaves unevaluated": {
         "allOf": [{"type": "object", "unevaluatedProperties": False}, {"properties": {"b": {"type": "integer"}}}]
