@@ -25,7 +25,6 @@ import sys
 import tools as toolbox
 from playground.data import sources
 from playground.data.exports import EXPORTS
-from playground.data.imports.formats import FORMATS
 from playground.model import loading
 from playground.report import plots, tables
 from playground.run import artifacts, console, recipe
@@ -40,11 +39,10 @@ TOOLS_SHOWN = 40  # rows of the data card's table
 
 
 def add_flags(parser):
-    flag, known = parser.add_argument, [name for name, own in FORMATS.items() if own.read or name == "project"]
+    flag = parser.add_argument
     flag("--source", dest="dataset.source", help="templates, toolbench, teacher, unseen_tools, a file or hub dataset")
     flag("--path", dest="dataset.path", metavar="DIR", help="where ToolBench's data is")
     flag("--strict", dest="dataset.strict", action="store_true", default=None, help="no ToolBench data is an error")
-    flag("--format", dest="dataset.format", metavar="NAME", help=f"of the file: {', '.join(known)} (guessed)")
     flag("--size", dest="dataset.size", type=int, help="training records, of a teacher the labelled ones (500)")
     flag("--teacher", dest="teacher.model", metavar="NAME", help="stage, folder or name of a model (03_finetune)")
     flag("--teacher-url", dest="teacher.url", metavar="URL", help="OpenAI-compatible endpoint of the teacher")

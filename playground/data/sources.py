@@ -59,7 +59,7 @@ def build(settings):
             return _templates(settings)
     else:
         own = toolbox.load_tools(settings["tools"]["file"])
-        found = records.load(section["source"], own, section["format"])
+        found = records.load(section["source"], own)
     return _imported(section, *found)
 
 

@@ -100,12 +100,6 @@ def test_a_file_that_cannot_be_used_is_one_sentence(content, message, tmp_path):
         records.load(str(path), TOOLS)
 
 
-def test_a_file_in_another_format_than_was_said_is_refused_by_name(tmp_path):
-    path = write_lines(tmp_path / "a.jsonl", GOOD)
-    with pytest.raises(UserError, match="looks like the project's own records, not like xLAM"):
-        records.load(path, TOOLS, "xlam")
-
-
 @pytest.mark.parametrize("block", [7, 100, 1_000_000])
 def test_an_array_reads_as_its_lines_do(block, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_LINE", block)
@@ -134,7 +128,7 @@ def test_the_rows_of_a_dataset_on_the_hub_read_as_those_of_a_file(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
     found, tools, report, files = records.load("somebody/chats", {})
     assert [json.loads(row["completion"])["tool"] for row in found] == ["wave", "respond"]
-    assert list(tools) == ["wave", "respond"] and report.format == "openai" and not files
+    assert list(tools) == ["wave", "respond"] and report.format == "messages" and not files
 
 
 def test_a_dataset_that_the_hub_does_not_give_is_one_sentence(monkeypatch):

@@ -115,7 +115,6 @@ def test_the_stage_makes_records_of_ones_own_tools_and_writes_them_in_another_fo
     [
         (["--teacher", "smollm2"], "need --source teacher"),
         (["--source", "nowhere.jsonl"], "no such file: give one"),
-        (["--source", "README", "--format", "csv"], "recipe key dataset.format"),
         (["--source", "toolbench", "--path", "tests", "--strict"], "holds no ToolBench data"),
         (["--source", "configs/tools.json"], "cannot be used"),
         (["--export", "xml"], "recipe key dataset.export"),

@@ -1,8 +1,8 @@
 """Formats of {"conversations": [{"from", "value"}, ...]}: Hermes, ShareGPT with tools, ToolACE.
 
-They differ in how a call stands in the text. Hermes: JSON in <tool_call> tags. ShareGPT with tools, as LLaMA-Factory
-and APIGen-MT have it: the JSON of a turn of its own, from `function_call`. ToolACE: Python, `[f(a=1), g()]`, and the
-tools in the prose of `system`.
+They differ in how a call stands in the text, which each turn shows. Hermes: JSON in <tool_call> tags. ShareGPT with
+tools, as LLaMA-Factory and APIGen-MT have it: the JSON of a turn of its own, from `function_call`. ToolACE: Python,
+`[f(a=1), g()]`, and the tools in the prose of `system`.
 """
 
 import json
@@ -16,7 +16,6 @@ ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "function_call": "call",
     "function": "tool", "observation": "tool", "tool": "tool", "system": "system",
 }  # fmt: skip
-TAGS = re.compile("<(?:tool_call|tools|tool_response)>")
 # Of calls in Python. Quantifiers are possessive (`*+`), so that reading takes no longer than the text is long.
 NAME = r"""[^\W\d][^()\[\]{}"'=,\n]*+"""
 KEY = re.compile(r"""([^\s()\[\]{}"',=][^()\[\]{}"',=\n]*+)\s*+=""")
@@ -25,22 +24,28 @@ NEXT = re.compile(r"\s*+([,\]])\s*+")
 CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
-def kinds(row):
-    """The formats that a row may be in, the likeliest first. A turn without a call tells nothing: then several may."""
-    turns = objects(row["conversations"], "conversations")
-    text = json.dumps([turn.get("value", turn.get("content")) for turn in turns])
-    speakers = {str(turn.get("from", turn.get("role"))) for turn in turns}
-    if "Action Input:" in text:
-        return ["toolbench"]
-    if {"function_call", "observation"} & speakers:
-        return ["sharegpt"]
-    if TAGS.search(text):
-        return ["hermes"]
-    said = [turn["value"] for turn in turns if turn.get("from") == "assistant" and isinstance(turn.get("value"), str)]
-    in_python = any(text.lstrip().startswith("[") and calls.looks_like(text) for text in said)
-    if in_python or ("tools" not in row and "assistant" in speakers):
-        return ["toolace", "sharegpt", "hermes"]
-    return ["sharegpt", "hermes", "toolace"] if "tools" in row or "system" in row else ["hermes", "sharegpt", "toolace"]
+def read(row):
+    """The conversation of a row in any of them: each turn shows how its call is written."""
+    turns, messages = _turns(row), []
+    tools = tools_in(row["tools"]) if row.get("tools") else _tools_in_prose(turns)
+    names = [tool["name"] for tool in tools]
+    for role, text in turns:
+        if role == "call":
+            messages.append(message_of(calls_in(text, "a function_call is")))
+        elif role == "assistant" and "<tool_call>" in text:
+            blocks = _tagged("tool_call", text)
+            if len(blocks) != text.count("<tool_call>"):
+                raise BadRow("a <tool_call> holds no JSON, or does not end")
+            messages.append(message_of([call for block in blocks for call in calls_in(block, "a <tool_call> is")]))
+        elif role == "assistant" and text.lstrip().startswith("[") and calls.looks_like(text, names):
+            messages.append(message_of(read_calls(text, names)))
+        elif role == "tool":
+            before = messages[-1].get("tool_calls", ()) if messages else ()
+            results = _tagged("tool_response", text) or _results(text, len(before))
+            messages += [{"role": "tool", "content": result.strip()} for result in results]
+        elif role != "system" or "<tools>" not in text:  # which tells the model to write tags
+            messages.append({"role": role, "content": text})
+    return {"messages": messages, "tools": tools}
 
 
 def _turns(row):
@@ -56,27 +61,6 @@ def _turns(row):
     return found
 
 
-def read_hermes(row):
-    """The conversation of a row of Hermes' function calling data, whose first version has a column `tools`, too."""
-    tools, listed, messages = value(row.get("tools"), "tools are"), [], []
-    for role, text in _turns(row):
-        if role == "system":
-            for block in _tagged("tools", text) if not tools else ():
-                found = value(block, "<tools> are")
-                listed += found if isinstance(found, list) else [found]
-        elif role == "assistant" and "<tool_call>" in text:
-            blocks = _tagged("tool_call", text)
-            if len(blocks) != text.count("<tool_call>"):
-                raise BadRow("a <tool_call> holds no JSON, or does not end")
-            messages.append(message_of([call for block in blocks for call in calls_in(block, "a <tool_call> is")]))
-        elif role == "tool":
-            blocks = _tagged("tool_response", text) or [text]
-            messages += [{"role": "tool", "content": block.strip()} for block in blocks]
-        else:
-            messages.append({"role": role, "content": text})
-    return {"messages": messages, "tools": tools_in(tools or listed)}
-
-
 def _tagged(tag, text):
     """The JSON objects and lists between an opening and a closing tag; each character is looked at once."""
     blocks = []
@@ -87,36 +71,12 @@ def _tagged(tag, text):
     return blocks
 
 
-def read_sharegpt(row):
-    """The conversation of a row with calls in turns of their own and `tools`, a list or its text."""
-    messages = []
-    for role, text in _turns(row):
-        if role == "call":
-            messages.append(message_of(calls_in(text, "a function_call is")))
-        else:
-            messages.append({"role": role, "content": text})
-    return {"messages": messages, "tools": tools_in(row.get("tools"))}
-
-
-def read_toolace(row):
-    """The conversation of a row whose calls are Python and whose tools stand in the prose of `system`."""
-    turns = _turns(row)
-    tools = tools_in(row["tools"]) if row.get("tools") else _tools_in_prose(turns)
-    names, messages = [tool["name"] for tool in tools], []
-    for role, text in turns:
-        if role == "assistant" and text.lstrip().startswith("[") and calls.looks_like(text, names):
-            messages.append(message_of(read_calls(text, names)))
-        elif role == "tool":
-            before = messages[-1].get("tool_calls", ()) if messages else ()
-            messages += [{"role": "tool", "content": result} for result in _results(text, len(before))]
-        else:
-            messages.append({"role": role, "content": text})
-    return {"messages": messages, "tools": tools}
-
-
 def _tools_in_prose(turns):
-    """The tools of the first JSON list of objects in the system's text; none where there is no such list."""
+    """The tools in the system's text: those in <tools> tags, else those of the first JSON list of objects."""
     text = next((text for role, text in turns if role == "system"), "")
+    if blocks := _tagged("tools", text):
+        found = [value(block, "<tools> are") for block in blocks]
+        return tools_in([tool for part in found for tool in (part if isinstance(part, list) else [part])])
     at = re.search(r"\[\s*\{", text)
     if not at:
         return []
@@ -135,7 +95,10 @@ def _results(text, calls):
     found = read_result(text)
     if not isinstance(found, list) or len(found) != calls or not all(isinstance(item, dict) for item in found):
         return [text]
-    return [json.dumps(item["results"] if item.keys() == {"name", "results"} else item) for item in found]
+    named = [item.keys() == {"name", "results"} for item in found]
+    if calls == 1 and not all(named):  # a result that is a list
+        return [text]
+    return [json.dumps(item["results"] if has_name else item) for item, has_name in zip(found, named, strict=True)]
 
 
 @in_form()

@@ -18,27 +18,31 @@ class Format:
     read: object = None
 
 
-def fitting(row):
-    """The names of the formats that a row may be in, the likeliest first. Raises BadRow if it is in none."""
+def format_of(row):
+    """The name of the format that a row is in, by its keys. Raises BadRow if it is in none."""
     if not isinstance(row, dict):
         raise BadRow("not a JSON object")
     if isinstance(row.get("prompt"), list):  # messages, where the project's own records have a text
-        return ["trl"]
+        return "messages"
     lacking = {name: [key for key in own.keys if key not in row] for name, own in FORMATS.items()}
-    # Of equally like ones the first, whose `kinds` tell them apart.
     name = min(FORMATS, key=lambda name: len(lacking[name]) / len(FORMATS[name].keys))
     if len(lacking[name]) == len(FORMATS[name].keys):
         raise BadRow(f"no format that is known: its keys are {', '.join(map(str, row)) or 'none'}"[:200])
     if lacking[name]:
         raise BadRow(f"lacks {', '.join(lacking[name])}, which {FORMATS[name].label} has")
-    return {"openai": messages.kinds, "hermes": chats.kinds}.get(name, lambda row: [name])(row)
+    if name in ("messages", "conversations"):
+        text = str(row[name])
+        if "Action Input:" in text:
+            return "toolbench"
+        if "<tool_call>" in text or "<tools>" in text:  # Hermes' own, whatever the key
+            return "conversations"
+    return name
 
 
 def require(row, name):
     """Raise BadRow for a row of another format than `name`: the message says of which."""
-    names = fitting(row)
-    if name not in names:
-        raise BadRow(f"looks like {FORMATS[names[0]].label}, not like {FORMATS[name].label}")
+    if (found := format_of(row)) != name:
+        raise BadRow(f"looks like {FORMATS[found].label}, not like {FORMATS[name].label}")
 
 
 @in_form()
@@ -152,18 +156,13 @@ def _glaive_call(text):
 
 FORMATS = {
     "project": Format("the project's own records", ("prompt", "completion")),
-    "openai": Format("OpenAI fine-tuning", ("messages",), messages.read),
+    "messages": Format("messages as OpenAI has them", ("messages",), messages.read),
     "xlam": Format("xLAM", ("query", "tools", "answers"), _xlam),
     "bfcl": Format("the Berkeley leaderboard", ("question", "function"), _bfcl),
     "bfcl_answers": Format("the Berkeley leaderboard's answers", ("ground_truth",)),
     "glaive": Format("Glaive function-calling", ("system", "chat"), _glaive),
-    "hermes": Format("Hermes", ("conversations",), chats.read_hermes),
-    "toolace": Format("ToolACE", ("conversations",), chats.read_toolace),
-    "sharegpt": Format("ShareGPT with tools", ("conversations",), chats.read_sharegpt),
-    "trl": Format("TRL's conversations", ("messages",), messages.read),
-    "mobile_actions": Format("FunctionGemma's mobile actions", ("messages",), messages.read),
-    "when2call": Format("When2Call", ("messages",), messages.read),
+    "conversations": Format("conversations as ShareGPT has them", ("conversations",), chats.read),
+    "toolbench": Format("ToolBench", ("conversations",)),
     "toolbench_answer": Format("ToolBench's answer trees", ("tree", "answer_generation")),
     "toolbench_query": Format("ToolBench's queries", ("api_list", "query", "query_id")),
-    "toolbench": Format("ToolBench", ("conversations",)),
 }

@@ -5,31 +5,10 @@ and `rejected`. FunctionGemma's mobile actions have upper-case types. When2Call 
 in <TOOLCALL> tags, and pairs of responses.
 """
 
-import json
-
 from playground.data.imports.conversation import BadRow, objects, value
 from playground.data.imports.shapes import calls_in, message_of, tools_in
 
 OPENING, CLOSING = "<TOOLCALL>", "</TOOLCALL>"
-FAMILY = ["openai", "trl", "mobile_actions", "when2call"]  # one reader reads them all
-
-
-def kinds(row):
-    """The formats that a row may be in, the likeliest first."""
-    text = json.dumps(row["messages"])
-    if "Action Input:" in text:
-        return ["toolbench"]
-    if "<tool_call>" in text or "<tools>" in text:
-        return ["hermes"]
-    tools, likeliest = row.get("tools"), "openai"
-    first = tools[0] if isinstance(tools, list) and tools else None
-    if "chosen_response" in row or OPENING in text or isinstance(first, str):
-        likeliest = "when2call"
-    elif "metadata" in row and '"type": "OBJECT"' in json.dumps(first):
-        likeliest = "mobile_actions"
-    elif '"arguments": {' in text or (isinstance(tools, str) and '"arguments": "' not in text):
-        likeliest = "trl"
-    return [likeliest, *(name for name in FAMILY if name != likeliest)]
 
 
 def read(row):

@@ -14,11 +14,11 @@ from playground.run.errors import UserError
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # at most, of imported records; the recipe's sizes are the other limit
 
 
-def load(source, tools, expected=None):
-    """(records, tools, report, files) of a file or of a dataset on the hub.
+def load(source, tools):
+    """(records, tools, report, files) of a file or of a dataset on the hub, whose first row tells the format.
 
-    `tools` is the set that the project's own records call; other formats bring their own. `expected` is the name of
-    a format, by default the one that the first row looks like. Bad rows are named on standard error.
+    `tools` is the set that the project's own records call; other formats bring their own. Bad rows are named on
+    standard error.
     """
     path = Path(source)
     if path.is_file():
@@ -34,7 +34,7 @@ def load(source, tools, expected=None):
     def read(number, row):
         identity = f"{path.stem}-{number:06d}"
         if report.format is None:
-            report.format = _settle(source, row, expected)
+            report.format = _settle(source, row)
             beside = path.parent / "possible_answer" / path.name
             if report.format == "bfcl" and beside.is_file():
                 files.append(beside)
@@ -64,17 +64,14 @@ def _is_meta(row):
     return isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in META.items())
 
 
-def _settle(source, row, expected):
-    """The format of a file, from its first row. Raises UserError where it cannot be the expected one."""
-    fitting = formats.fitting(row)
-    name = expected if expected in fitting else fitting[0]
+def _settle(source, row):
+    """The format of a file, from its first row. Raises UserError for one that --source does not read."""
+    name = formats.format_of(row)
     seems = f"{source} looks like {formats.FORMATS[name].label}"
     if name.startswith("toolbench"):
         raise UserError(f"{seems}: give --source toolbench --path {Path(source).parent}.")
     if name == "bfcl_answers":
         raise UserError(f"{seems}: give the file of questions in the folder above.")
-    if expected and name != expected:
-        raise UserError(f"{seems}, not like {formats.FORMATS[expected].label}: leave out --format.")
     return name
 
 

@@ -47,7 +47,7 @@ HERMES_SYSTEM = (
 # One row each, in the words and the form in which the format's own documentation shows it, and the calls it holds.
 EXAMPLES = {
     "project": ({"prompt": "Hello!", "completion": '{"tool": "respond", "args": {"message": "Hi."}}'}, None),
-    "openai": (
+    "messages": (
         {
             "messages": [
                 {"role": "user", "content": "What is the weather in San Francisco?"},
@@ -133,7 +133,7 @@ EXAMPLES = {
             ("respond", {"message": "I'm sorry, I can't."}),
         ],
     ),
-    "hermes": (
+    "conversations": (
         {
             "id": "85f398a4",
             "conversations": [
@@ -206,7 +206,7 @@ def test_a_row_that_lacks_a_key_is_refused_by_the_name_of_the_key(name):
 @pytest.mark.parametrize("row", [[], 3, "text", None, {}, {"a": 1}])
 def test_what_looks_like_no_format_is_refused(row):
     with pytest.raises(BadRow):
-        formats.fitting(row)
+        formats.format_of(row)
 
 
 JSON = st.recursive(
@@ -263,7 +263,7 @@ def test_each_turn_is_a_record_with_what_came_before_as_its_prompt():
         asks("Thanks!"),
         {"role": "assistant", "content": "You are welcome!"},
     )
-    records, _ = convert(row, "openai")
+    records, _ = convert(row, "messages")
     lines = [
         "Weather in Oslo?",
         'Call: {"tool": "get_current_weather", "args": {"location": "Oslo", "format": "celsius"}}',
@@ -281,18 +281,18 @@ def test_calls_at_the_same_time_become_one_after_the_other_if_their_results_are_
     first, second = OSLO, ("get_current_weather", '{"location": "Rome", "format": "celsius"}')
     row = chat(asks("Both?"), calls(first, second))
     notes = collections.Counter()
-    assert len(convert(row, "openai", notes)[0]) == 1 and notes.total() == 1
+    assert len(convert(row, "messages", notes)[0]) == 1 and notes.total() == 1
     row["messages"] += [{"role": "tool", "content": "cold"}, {"role": "tool", "content": "warm"}]
-    one, two = convert(row, "openai", notes)[0]
+    one, two = convert(row, "messages", notes)[0]
     assert two["prompt"] == f'{one["prompt"]}\nCall: {one["completion"]}\nResult: "cold"'
 
 
 def test_a_message_of_weight_nought_is_context_and_no_record():
     row = chat(asks("Hi"), {"role": "assistant", "content": "Hm.", "weight": 0}, asks("Hello?"))
     with pytest.raises(BadRow, match="no answer"):
-        convert(row, "openai")
+        convert(row, "messages")
     row["messages"].append({"role": "assistant", "content": "Hi!"})
-    assert [record["meta"]["turn"] for record in convert(row, "openai")[0]] == [2]
+    assert [record["meta"]["turn"] for record in convert(row, "messages")[0]] == [2]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_a_message_of_weight_nought_is_context_and_no_record():
 )
 def test_a_bad_conversation_is_refused_with_its_reason(messages, reason):
     with pytest.raises(BadRow, match=reason):
-        convert({"messages": messages, "tools": [{"function": WEATHER}]}, "openai")
+        convert({"messages": messages, "tools": [{"function": WEATHER}]}, "messages")
 
 
 @pytest.mark.parametrize(

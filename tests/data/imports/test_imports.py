@@ -180,10 +180,15 @@ ROWS = {
 }
 
 
-def convert(row, name):
+def convert(row):
+    name = formats.format_of(row)
     toolset, notes = ToolSet(), collections.Counter()
     found = conversation.to_records({"id": "row"} | formats.read(row, name), toolset, name, notes)
     return found, toolset.ordered(), notes
+
+
+def format_of(row):
+    return "messages" if "messages" in row else "conversations"
 
 
 def calls_of(found):
@@ -198,8 +203,8 @@ def write_lines(path, rows):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_format_is_recognized_and_read_with_its_tools(name):
     row, expected = ROWS[name]
-    assert formats.fitting(row)[0] == name
-    found, tools, notes = convert(row, name)
+    assert formats.format_of(row) == format_of(row)
+    found, tools, notes = convert(row)
     assert calls_of(found) == expected and not notes
     assert not any(toolbox.validate_call(toolbox.parse_call(record["completion"]), tools) for record in found)
 
@@ -208,42 +213,47 @@ def test_a_format_is_recognized_and_read_with_its_tools(name):
 def test_a_file_of_forty_rows_is_read_whole(name, tmp_path, capsys):
     row, expected = ROWS[name]
     found, _, report, _ = records.load(write_lines(tmp_path / "a.jsonl", [row] * 40), {})
-    assert len(found) == 40 * len(expected) and report.format == name and not report.reasons
+    assert len(found) == 40 * len(expected) and report.format == format_of(row) and not report.reasons
     assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_types_of_python_and_of_gemini_become_those_of_json_schema(name):
-    _, tools, _ = convert(ROWS[name][0], name)
+    _, tools, _ = convert(ROWS[name][0])
     types = {kind["type"] for tool in tools.values() for kind in tool["parameters"].get("properties", {}).values()}
     assert types <= {"string", "integer", "array"}
 
 
 def test_what_was_said_before_stands_in_the_prompt():
-    found, _, _ = convert(TOOLACE, "toolace")
+    found, _, _ = convert(TOOLACE)
     assert found[-1]["prompt"].split("\n")[2::2] == ['Result: {"sky": "rain"}', "Result: []"]
-    assert convert(SHAREGPT, "sharegpt")[0][0]["meta"]["system"] == "Be brief."
-    assert convert(MOBILE, "mobile_actions")[0][0]["meta"]["system"].endswith("10:00:00")
+    assert convert(SHAREGPT)[0][0]["meta"]["system"] == "Be brief."
+    assert convert(MOBILE)[0][0]["meta"]["system"].endswith("10:00:00")
 
 
 def test_trls_other_layouts_are_read_too():
     parted = {"prompt": TRL["messages"][:1], "completion": TRL["messages"][1:2], "tools": json.dumps(TRL["tools"])}
-    assert formats.fitting(parted) == ["trl"] and calls_of(convert(parted, "trl")[0]) == [CALL]
+    assert calls_of(convert(parted)[0]) == [CALL]
     filled = json.loads(json.dumps(TRL))
     filled["messages"][1]["tool_calls"][0]["function"]["arguments"]["port"] = None  # another tool's, on the hub
     filled["tools"][0]["function"]["parameters"]["properties"]["port"] = None
-    assert calls_of(convert(filled, "trl")[0])[0] == CALL
+    assert calls_of(convert(filled)[0])[0] == CALL
 
 
-def test_rows_without_a_call_are_read_as_the_files_format():
+def test_a_row_without_a_call_is_an_answer():
     talk = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]}
-    for name, row in {"sharegpt": talk | {"tools": "[]"}, "hermes": talk, "toolace": talk}.items():
-        assert calls_of(convert(row, name)[0]) == [("respond", {"message": "Hello."})]
+    for row in (talk | {"tools": "[]"}, talk):
+        assert calls_of(convert(row)[0]) == [("respond", {"message": "Hello."})]
+
+
+def test_a_result_that_is_a_list_stays_one():
+    turns = [*SHAREGPT["conversations"][:2], {"from": "observation", "value": '[{"sky": "rain"}]'}]
+    found, *_ = convert(SHAREGPT | {"conversations": [*turns, {"from": "gpt", "value": SAID}]})
+    assert found[-1]["prompt"].endswith('Result: [{"sky": "rain"}]')
 
 
 def test_calls_in_tags_are_read_in_when2call():
-    assert formats.fitting(WHEN2CALL_CALL)[0] == "when2call"
-    assert calls_of(convert(WHEN2CALL_CALL, "when2call")[0]) == [CALL]
+    assert calls_of(convert(WHEN2CALL_CALL)[0]) == [CALL]
 
 
 def test_a_preferred_response_makes_a_record_and_with_the_other_a_pair(tmp_path):
@@ -273,9 +283,9 @@ def test_a_rejected_response_that_makes_no_pair_is_counted(rejected, tmp_path):
     row = WHEN2CALL_PAIR | {"rejected_response": {"role": "assistant", "content": rejected}}
     if "TOOLCALL" in rejected:
         with pytest.raises(BadRow, match="no call"):
-            convert(row, "when2call")
+            convert(row)
         return
-    found, _, notes = convert(row, "when2call")
+    found, _, notes = convert(row)
     assert len(found) == 1 and "rejected" not in found[0] and notes.total() == 1
 
 
@@ -286,7 +296,7 @@ def test_chosen_and_rejected_messages_of_trl_are_a_pair():
         "tools": TRL["tools"],
         "rejected": [{"role": "assistant", "content": "It will rain."}],
     }
-    (record,), _, _ = convert(row, "trl")
+    (record,), _, _ = convert(row)
     assert calls_of([record]) == [CALL]
     assert json.loads(record["rejected"]) == {"tool": "respond", "args": {"message": "It will rain."}}
 
@@ -300,7 +310,7 @@ FUZZED = {name: row for name, (row, _) in ROWS.items()} | {"when2call": WHEN2CAL
 def test_a_row_with_anything_in_any_place_is_read_or_refused(name, data):
     row = replaced(FUZZED[name], data.draw(st.sampled_from(list(places(FUZZED[name])))), data.draw(JSON))
     try:
-        found, tools, _ = convert(row, name)
+        found, tools, _ = convert(row)
     except BadRow as reason:
         assert str(reason)
         return
@@ -389,7 +399,7 @@ def test_a_call_that_cannot_be_read_is_refused_and_not_left_out():
     half = "<tool_call>\n{'name': 'get_weather', 'arguments': {'city': 'Paris', 'days': 3}}\n</tool_call>\n<tool_call>"
     row = {"conversations": [*HERMES["conversations"][:2], {"from": "gpt", "value": half}]}
     with pytest.raises(BadRow, match="does not end"):
-        convert(row, "hermes")
+        convert(row)
 
 
 @pytest.mark.parametrize(
@@ -453,12 +463,12 @@ def test_every_format_read_and_written_again_is_the_same_record(name, export, tm
     found, tools, *_ = records.load(write_lines(tmp_path / "a.jsonl", [ALL_ROWS[name]]), {})
     writing.write(tmp_path, {"train": found}, tools, export)
     back, again, report, files = records.load(str(tmp_path / f"train.{export}.jsonl"), {})
-    assert back == found and report.format == export and len(files) == 2
+    assert back == found and report.format in ("messages", "conversations") and len(files) == 2
     assert {tool: again[tool]["parameters"] for tool in again} == {tool: tools[tool]["parameters"] for tool in again}
 
 
 def test_what_is_exported_is_in_the_layout_that_the_trainers_read():
-    found, tools, _ = convert(SHAREGPT, "sharegpt")
+    found, tools, _ = convert(SHAREGPT)
     row = EXPORTS["sharegpt"](found[2], tools)
     assert [turn["from"] for turn in row["conversations"]] == [turn["from"] for turn in SHAREGPT["conversations"]]
     assert row["conversations"] == SHAREGPT["conversations"] and row["system"] == "Be brief."
@@ -480,8 +490,8 @@ def seconds(work):
 
 def test_a_chat_of_line_breaks_is_read_in_time_that_grows_with_it():
     row = {"system": "", "chat": "USER: Hi" + "\n" * 60_000 + "there.\n\nASSISTANT: Hello"}
-    assert seconds(lambda: convert(row, "glaive")) < 2
-    (record,) = convert(row, "glaive")[0]
+    assert seconds(lambda: convert(row)) < 2
+    (record,) = convert(row)[0]
     assert (record["prompt"], calls_of([record])) == ("Hi there.", [("respond", {"message": "Hello"})])
 
 
@@ -489,7 +499,7 @@ def test_a_chat_of_line_breaks_is_read_in_time_that_grows_with_it():
 def test_tags_that_never_end_are_refused_in_time_that_grows_with_them(text):
     row = {"conversations": [{"from": "system", "value": text}, {"from": "human", "value": "Hi"},
                              {"from": "gpt", "value": text}]}  # fmt: skip
-    assert seconds(lambda: convert(row, "hermes")) < 2
+    assert seconds(lambda: convert(row)) < 2
 
 
 def test_an_entry_of_an_array_is_not_read_again_at_each_block(tmp_path, monkeypatch):
@@ -526,13 +536,13 @@ def test_a_row_of_the_hub_has_the_size_limit_of_a_line(monkeypatch):
 def test_a_chat_of_thousands_of_turns_is_refused_before_its_records_fill_the_memory():
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     with pytest.raises(BadRow, match="over 400 messages"):
-        convert({"messages": turn * 15_000}, "openai")
+        convert({"messages": turn * 15_000})
     call = {"function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
     many = [turn[0], {"role": "assistant", "tool_calls": [call] * 3000}, *[{"role": "tool", "content": "1"}] * 300]
-    assert len(convert({"messages": many[:2], "tools": [{"function": WEATHER}]}, "openai")[0]) == 1
+    assert len(convert({"messages": many[:2], "tools": [{"function": WEATHER}]})[0]) == 1
     many[2:] = [{"role": "tool", "content": "1"}] * 398
     with pytest.raises(BadRow, match="over 400 messages"):
-        convert({"messages": [*many, *many[2:]], "tools": [{"function": WEATHER}]}, "openai")
+        convert({"messages": [*many, *many[2:]], "tools": [{"function": WEATHER}]})
 
 
 @pytest.mark.parametrize(
