@@ -8,8 +8,8 @@
 The loss is cross-entropy on the completion only, the end-of-sequence token included. Labels are made from lengths:
 masking every padding token, where that is the end-of-sequence token, gives a model that never learns to stop.
 
-After every epoch, or every second of many, the model answers the validation requests for real (greedy, free), and the
-one with the most exact calls is kept. Killed and started again, the stage goes on from its last epoch.
+After each epoch, or after about six of them where there are more, the model answers the validation requests for real
+(greedy, free), and the one with the most exact calls is kept. Killed and started again, it goes on from its last epoch.
 
 Writes outputs/03_finetune/: the model, metrics.json, log.jsonl, loss.png, manifest.json. Next: 04_inference.py
 """

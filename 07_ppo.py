@@ -201,8 +201,7 @@ def main():
     start_manifest = artifacts.require(settings["output_dir"], settings["ppo"]["start"])
 
     tokenizer, policy, base = loading.load_start(settings, settings["ppo"]["start"], paths["tools.json"])
-    settings |= {"ppo": recipe.for_model(settings, "ppo", base["kind"])}
-    requests, ppo = read_requests(settings["output_dir"]), settings["ppo"]
+    requests, ppo = read_requests(settings["output_dir"]), recipe.for_model(settings, "ppo", base["kind"])
     records, requests = (generation.leave_out_long(rows, tokenizer, policy, settings) for rows in (records, requests))
     requests = requests or records
     learner = Learner(policy, tokenizer, settings, records)
@@ -231,7 +230,7 @@ def main():
         tracking.tracker(settings, artifact) as track,
         hardware.explain_oom(),
     ):
-        progress = train(learner, sample, validate, settings, artifact, track)
+        progress = train(learner, sample, validate, settings | {"ppo": ppo}, artifact, track)
         if not parallel.is_main():
             return
         log, validations = progress["log"], progress["validations"]

@@ -24,7 +24,7 @@ def write(folder, metrics, rows, splits, settings):
     """report.html into `folder`. rows: predictions.jsonl's, each with its "failure"; splits: {split: records}."""
     output_dir = Path(settings["output_dir"])
     sections = {"Results": _results(metrics), "What each step adds": _ladder(metrics)}
-    sections |= {"Sampling": _by_split(metrics, tables.sampled_rows), "Cost": _cost(metrics)}
+    sections |= {"Sampling": _by_split(metrics, tables.sampled_rows)}
     sections |= {"Requests that lack an argument": _by_split(metrics, tables.asking_rows)}
     sections |= {"Which tool": _tools(metrics), "How outputs are wrong": _failures(metrics)}
     sections |= {"Learning curves": _curves(output_dir), "Examples": _examples(rows, splits)}
@@ -77,7 +77,8 @@ def _by_split(metrics, rows_of):
 def _results(metrics):
     said = note(
         "Greedy decoding on held-out requests: test has phrasings and entities that no training record has, "
-        "test_wild was written by hand. In parentheses: 95% bootstrap intervals."
+        "test_wild was written by hand. In parentheses: 95% bootstrap intervals. Passes: how often the model is asked "
+        "for a call."
     )
     return said + _by_split(metrics, lambda cells: tables.grid_rows(cells, True))
 
@@ -88,11 +89,6 @@ def _ladder(metrics):
         parts.append(_figure(plots.draw_ladder(cells), f"What each stage adds, on {split}"))
         parts.append(_table(tables.difference_rows(metrics["differences"][split])))
     return "".join(parts)
-
-
-def _cost(metrics):
-    said = note("A forward pass is one look of the model at the text so far; what the grammar forces needs none.")
-    return said + _by_split(metrics, tables.cost_rows)
 
 
 def _tools(metrics):

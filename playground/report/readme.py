@@ -83,8 +83,8 @@ def summary(found):
 def minutes(found):
     """How long the sequence took for each recorded model, as a sentence."""
     took = {name: sum(map(mean, recorded["seconds"].values())) / 60 for name, recorded in found.items()}
-    said = " and ".join(f"{whole:.0f} minutes with the {name} model" for name, whole in took.items())
-    return f"The whole sequence took {said}, on {found['embedded']['machine']}."
+    said = [f"{took[name]:.0f} minutes with the {name} model ({found[name]['machine']})" for name in found]
+    return f"The whole sequence took {' and '.join(said)}."
 
 
 def models(found):

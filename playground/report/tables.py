@@ -89,14 +89,6 @@ def sampled_rows(cells):
     return _rows(cells, columns)
 
 
-def cost_rows(cells):
-    def columns(cell):
-        counts = {"forward passes a call": "forward_passes_per_call", "tokens a call": "tokens_per_call"}
-        return {title: f"{cell[cost]:.1f}" for title, cost in counts.items()}
-
-    return _rows(cells, columns)
-
-
 def failure_rows(cells):
     return _rows(cells, lambda cell: {kind: str(cell["failures"].get(kind, "")) for kind in FAILURES})
 

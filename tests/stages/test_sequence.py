@@ -449,7 +449,7 @@ def test_a_bad_dataset_line_is_named_and_the_last_model_is_kept(sequence, tmp_pa
     assert model_hashes(tmp_path) == model_hashes(sequence[0]) and (tmp_path / "03_finetune" / "model").is_dir()
 
 
-def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence, tmp_path):
+def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence, tmp_path, monkeypatch):
     run_here("02_create_dataset", tmp_path)
     run_here("03_finetune", tmp_path, "--lora", "--epochs", "2")
     names = {path.name for path in (tmp_path / "03_finetune" / "model").iterdir()}
@@ -458,7 +458,10 @@ def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence,
     run_here("06_dpo", tmp_path, "--set", "dpo.epochs=1")
     first = read_jsonl(tmp_path / "06_dpo" / "log.jsonl")[0]
     assert abs(first["rewards/margins"]) < 0.1  # the reference, its adapter off, is the fine-tuned model, not the base
-    run_here("07_ppo", tmp_path, "--set", "ppo.decoding=constrained", "--set", "ppo.updates=1")
+    filled = recipe.for_model
+    monkeypatch.setattr(recipe, "for_model", lambda settings, *of: filled(settings, *of) | {"updates": 1})
+    run_here("07_ppo", tmp_path, "--set", "ppo.decoding=constrained", "--set", "ppo.updates=null")
+    assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["ppo"]["updates"] is None  # or it would be stale
     updates = [row for row in read_jsonl(tmp_path / "07_ppo" / "log.jsonl") if "update" in row]
     assert {row["reward/format"] for row in updates} == {1.0}  # under the grammar every sample is a call that ends
     assert artifacts.read_manifest(tmp_path, "07_ppo")["recipe"]["model"]["use_lora"]

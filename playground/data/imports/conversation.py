@@ -185,8 +185,6 @@ def to_records(conversation, toolset, source, notes, cut=False):
         _add_rejected(records[-1], conversation["rejected"], names, notes)
     for index, record in enumerate(records):
         record["id"] = conversation["id"] + (f".{index}" if len(records) > 1 else "")
-    if len(records) == 1:
-        records[0] |= conversation.get("record", {})
     return writable(records, "the conversation")
 
 
