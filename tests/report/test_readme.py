@@ -198,9 +198,9 @@ def test_the_call_in_other_peoples_formats_is_the_same_call():
 def test_the_answer_shown_with_its_reward_is_paid_that():
     reward_of, paid = importlib.import_module("07_ppo").reward_of, recipe.load()["ppo"]["reward"]
     request, call, shown = re.search(
-        r"^ *(.*resin stains.*)\n *-> (.*)\n *(reward .*)", PAGES["README.md"], re.MULTILINE
+        r"^ *(.*in herat.*)\n *-> (.*)\n *(reward .*)", PAGES["README.md"], re.MULTILINE
     ).groups()
-    right = toolbox.to_json({"tool": "search_web", "args": {"query": "remove resin stains from a worktop"}})
+    right = toolbox.to_json({"tool": "get_weather", "args": {"city": "herat"}})
     done = generation.Completion(text=call, token_ids=[], ended=True, forward_passes=0)
     record = {"prompt": request, "completion": right}
     reward = reward_of(done, record, toolbox.load_tools(), paid)
