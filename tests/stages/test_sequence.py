@@ -450,8 +450,10 @@ def test_a_bad_dataset_line_is_named_and_the_last_model_is_kept(sequence, tmp_pa
 
 
 def test_fine_tuning_with_lora_writes_an_adapter_that_later_stages_use(sequence, tmp_path, monkeypatch):
-    run_here("02_create_dataset", tmp_path)
-    run_here("03_finetune", tmp_path, "--lora", "--epochs", "2")
+    run_here("02_create_dataset", tmp_path, "--size", "16")
+    run_here("03_finetune", tmp_path, "--lora", "--epochs", "9")
+    validated = [row["validation"]["epoch"] for row in read_jsonl(tmp_path / "03_finetune" / "log.jsonl")[-6:]]
+    assert validated == [0, 2, 4, 6, 8, 9]  # of many epochs, about six
     names = {path.name for path in (tmp_path / "03_finetune" / "model").iterdir()}
     assert "adapter_model.safetensors" in names
     assert "model.safetensors" not in names
